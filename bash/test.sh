@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Lint, format check and all tests but the slow ones; further arguments go to pytest.
+#   bash bash/test.sh              bash bash/test.sh -m slow              bash bash/test.sh -k lcmat
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt requirements-dev.txt
+cd "$root"
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+exec "$python" -m pytest -m "not slow" "$@"

@@ -1,0 +1,7 @@
+"""Dataset reduction: the library. Methods live in `methods`, networks in `nets`; this package imports neither."""
+
+from lcmat.errors import UserError
+from lcmat.selection import Method, Picks, Subset
+from lcmat.signals import Signals
+
+__all__ = ["Method", "Picks", "Signals", "Subset", "UserError"]

@@ -1,0 +1,32 @@
+"""python -m lcmat NAME: what can be done with records, and what is not the main job. See --help."""
+
+import importlib
+import pkgutil
+import sys
+
+from lcmat import commands
+from lcmat.errors import UserError, lookup
+from lcmat.options import run_command_line
+
+
+def main(argv: list[str]) -> int:
+    """Find the command by name and run it."""
+    known = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: python -m lcmat COMMAND …\n")
+        for name in known:
+            print(f"  {name:12}{_module(name).__doc__.splitlines()[0]}")
+        print("\npython -m lcmat COMMAND --help says more.")
+        return 0
+    if argv[0].startswith("-"):
+        raise UserError(f"a command comes first, not {argv[0]}: {', '.join(known)}")
+    return _module(lookup("command", argv[0], known)).main(argv[1:])
+
+
+def _module(name: str):
+    return importlib.import_module(f"lcmat.commands.{name}")
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "lcmat"
+    sys.exit(run_command_line(main))

@@ -1,0 +1,1 @@
+"""Command lines over the library, one a file: each has main(argv)."""

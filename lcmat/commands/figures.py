@@ -1,0 +1,23 @@
+"""Draw accuracy against fraction from a folder of records, to its figures/ as PNG and PDF.
+
+python -m lcmat figures result
+"""
+
+from lcmat.commands.tables import existing_folder, report
+from lcmat.errors import UserError
+from lcmat.figures import write_figures
+from lcmat.records import read_records
+from lcmat.tables import accuracy_tables
+
+
+def main(argv: list[str]) -> int:
+    """Draw the figures."""
+    folder = existing_folder(argv, "figures")
+    found, damaged = read_records(folder)
+    report(damaged)
+    paths = write_figures(accuracy_tables(found), folder / "figures")
+    if not paths:
+        raise UserError(f"no method below {folder} has records at two fractions or more: nothing to draw")
+    for path in paths:
+        print(path)
+    return 0

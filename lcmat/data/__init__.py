@@ -1,0 +1,109 @@
+"""Datasets by name, each found locally before anything is downloaded.
+
+To add one: a function (folder, image_size) -> (train, test, class names), and a line in the table below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcmat.augmentation import AUGMENTATIONS
+from lcmat.data import archives
+from lcmat.data.folders import available_memory, image_folder
+from lcmat.data.hub import Columns, hub, parquet
+from lcmat.data.splits import Dataset, FileSplit, Split, TensorSplit, channel_statistics, held_out, resized
+from lcmat.data.tiny_imagenet import tiny_imagenet
+from lcmat.errors import UserError, lookup
+
+__all__ = ["Dataset", "FileSplit", "Split", "TensorSplit", "held_out", "load", "names", "resolve"]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """How to load a dataset, and what the literature normalises it by."""
+
+    load: object
+    augmentation: str = "none"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+_SOURCES = {
+    "digits": _Source(archives.digits),
+    "MNIST": _Source(archives.mnist("MNIST"), "none", (0.1307,), (0.3081,)),
+    "FashionMNIST": _Source(archives.mnist("FashionMNIST"), "none", (0.2861,), (0.3530,)),
+    "SVHN": _Source(archives.svhn, "none", (0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197)),
+    "CIFAR10": _Source(archives.cifar("CIFAR10"), "crop_flip", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR100": _Source(archives.cifar("CIFAR100"), "crop_flip", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "TinyImageNet": _Source(tiny_imagenet, "crop_flip", (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)),
+}
+
+
+def names() -> list[str]:
+    """Return the names that `load` knows; `hf:` is followed by a name or path."""
+    return [*_SOURCES, "ImageFolder", "hf:NAME_OR_PATH"]
+
+
+def resolve(name: str) -> str:
+    """Return the canonical spelling of a dataset's name; raise UserError that names the nearest known one."""
+    if name.startswith("hf:") and len(name) > 3:
+        return name
+    return lookup("dataset", name, names())
+
+
+def load(
+    name: str,
+    data_path: Path | str = "data",
+    *,
+    image_size: int | None = None,
+    augmentation: str | None = None,
+    columns: Columns | None = None,
+    memory: int | None = None,
+    workers: int | None = None,
+) -> Dataset:
+    """Load a dataset by name.
+
+    data_path: the folder that holds it, or is to (for ImageFolder: that holds train/ and test/).
+    image_size: scale images to this many pixels a side. augmentation: instead of the dataset's own.
+    columns: for `hf:`, image_column, label_column, train_split, test_split. memory: an image folder that needs more
+    bytes is read as it is needed (default: half of what is available), by this many `workers`.
+    Raises UserError if the name is unknown, or if data are absent and cannot be downloaded, or damaged.
+    """
+    name, folder = resolve(name), Path(data_path)
+    if augmentation is not None:
+        augmentation = lookup("augmentation", augmentation, AUGMENTATIONS)
+    source = _SOURCES.get(name, _Source(None, "crop_flip"))
+    if name == "ImageFolder":
+        limit = available_memory() // 2 if memory is None else memory
+        train, test, classes = image_folder(folder, image_size, limit, workers)
+    elif name.startswith("hf:"):
+        train, test, classes = hub(name[3:], image_size, columns or {})
+    elif _only_parquet(folder, name):
+        train, test, classes = parquet(folder / name, image_size)
+    else:
+        train, test, classes = source.load(folder, image_size)
+    if image_size is not None:
+        train, test = resized(train, image_size), resized(test, image_size)
+    mean, std = (source.mean, source.std) if source.mean else channel_statistics(train.sample(2000))
+    if len(mean) != train.image_shape[0]:
+        raise UserError(f"{name} should have {len(mean)} channels, but its images have {train.image_shape[0]}")
+    return Dataset(_public_name(name), train, test, classes, mean, std, augmentation or source.augmentation)
+
+
+def _only_parquet(folder: Path, name: str) -> bool:
+    originals = {
+        "CIFAR10": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        "CIFAR100": ("cifar-100-python", "cifar-100-python.tar.gz"),
+        "TinyImageNet": ("tiny-imagenet-200", "tiny-imagenet-200.zip"),
+    }
+    if any((place / file).exists() for place in (folder, folder / name) for file in originals.get(name, ())):
+        return False
+    return name in _SOURCES and any((folder / name).glob("train-*.parquet"))
+
+
+def _public_name(name: str) -> str:
+    """Return the name that records show: of a local path only its last part."""
+    if name.startswith("hf:") and Path(name[3:]).exists():
+        return f"hf:{Path(name[3:]).resolve().name}"
+    return name

@@ -1,0 +1,151 @@
+"""Exact greedy facility location, in terms of distances.
+
+F(S) = Σ_i (c − min_{j∈S} D_ij) with any constant c ≥ max D (LCMat Eq. 12) is monotone submodular, and its greedy
+maximisation is the BUILD phase of k-medoids: c shifts the first gain of all candidates alike and changes no pick. What
+does not depend on c is the cost L(S) = Σ_i min_{j∈S} D_ij (Eq. 11), which is what is reported.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lcmat.errors import UserError
+
+# A full matrix up to this size is held; a larger one is formed row by row as the greedy step asks for it.
+MATRIX_BYTES = 2**31
+# Elements of one temporary block: 2²² float64 values are 32 MiB.
+BLOCK_ELEMENTS = 2**22
+# Candidates whose gains are recomputed at once.
+CANDIDATES = 64
+# Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
+TIE = 1e-14
+
+
+class Distance(Protocol):
+    """Pairwise distances of n samples."""
+
+    def __len__(self) -> int:
+        """Return n."""
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return D[index], (len(index), n)."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A distance held as one symmetric matrix (n, n)."""
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return D[index], (len(index), n)."""
+        return self.values[index]
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The outcome of a greedy facility location.
+
+    indices: (m,) the samples in the order chosen.
+    gains: (m,) what each pick took off the cost; the first gain is measured from Σ_i max D.
+    costs: (m,) L(S) after each pick.
+    cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
+    """
+
+    indices: Tensor
+    gains: Tensor
+    costs: Tensor
+    cluster_sizes: Tensor
+
+
+def hold(distance: Distance) -> Distance:
+    """Return the distance as one matrix if that fits into `MATRIX_BYTES`, else unchanged."""
+    n = len(distance)
+    if isinstance(distance, Matrix) or n * n * 8 > MATRIX_BYTES:
+        return distance
+    values = None
+    for part in _blocks(n):
+        rows = distance.rows(part)
+        if values is None:
+            values = rows.new_empty(n, n)
+        values[part] = rows
+    return Matrix(values)
+
+
+def facility_location(distance: Distance, budget: int) -> Cover:
+    """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
+
+    Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
+    Lazy (Minoux 1978): a gain can only shrink, so a candidate whose last known gain is below the best fresh one
+    cannot win; candidates are refreshed in batches of `CANDIDATES`. Source: LCMat Eq. 11-12 and Algorithm 1.
+    Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
+    """
+    n = len(distance)
+    if not 1 <= budget <= n:
+        raise UserError(f"the budget must be between 1 and {n}, the number of samples, not {budget}")
+    distance = hold(distance)
+    row_sums, largest = _row_sums(distance)
+    if not math.isfinite(largest):
+        raise UserError("distances are not finite: the signals are too large; scale the features down")
+    current = torch.full_like(row_sums, largest)  # min_{j∈S} D_ij, with the auxiliary element e of Eq. 12 at c
+    bounds = n * largest * (1 + TIE) - row_sums  # upper bounds of the gains; −∞ for what is chosen
+    nearest = torch.zeros(n, dtype=torch.int64, device=current.device)
+    indices, gains, costs = [], [], [current.sum()]
+    quiet = True if isinstance(distance, Matrix) else None  # slow only where distances are formed as needed
+    for step in tqdm(range(budget), desc="facility location", disable=quiet, leave=False):
+        pick = _best(distance, current, bounds, TIE * float(costs[-1]))
+        row = distance.rows(torch.tensor([pick]))[0]
+        nearest[row < current] = step
+        nearest[pick] = step
+        current = torch.minimum(current, row)
+        bounds[pick] = -math.inf
+        indices.append(pick)
+        costs.append(current.sum())
+        gains.append(costs[-2] - costs[-1])
+    return Cover(
+        indices=torch.tensor(indices, device=current.device),
+        gains=torch.stack(gains),
+        costs=torch.stack(costs[1:]),
+        cluster_sizes=torch.bincount(nearest, minlength=budget),
+    )
+
+
+def _best(distance: Distance, current: Tensor, bounds: Tensor, tie: float) -> int:
+    """Return the candidate of largest gain; every gain that is computed tightens its entry of `bounds`."""
+    stale, gains = bounds.clone(), torch.full_like(bounds, -math.inf)
+    best = -math.inf
+    while True:
+        values, candidates = stale.topk(min(CANDIDATES, len(stale)))
+        if values[0] <= 0 and best == -math.inf:  # every sample is covered: all that is left ties at no gain
+            return int((bounds > -math.inf).nonzero()[0])
+        candidates = candidates[(values >= best - tie) & (values > -math.inf)]
+        if len(candidates) == 0:
+            break
+        gains[candidates] = (current - distance.rows(candidates)).clamp_(min=0).sum(1)
+        bounds[candidates] = gains[candidates] + tie  # a bound still when rounding is less kind
+        stale[candidates] = -math.inf
+        best = max(best, float(gains[candidates].max()))
+    return int((gains >= best - tie).nonzero()[0])
+
+
+def _row_sums(distance: Distance) -> tuple[Tensor, float]:
+    """Return the sum of each row (n,) and the largest distance; infinity if one is not finite."""
+    sums, peaks = [], []
+    for part in _blocks(len(distance)):
+        rows = distance.rows(part)
+        sums.append(rows.sum(1))
+        peaks.append(float(rows.max()))
+    return torch.cat(sums), max(peaks) if all(map(math.isfinite, peaks)) else math.inf
+
+
+def _blocks(n: int) -> tuple[Tensor, ...]:
+    return torch.arange(n).split(max(1, BLOCK_ELEMENTS // n))

@@ -1,0 +1,61 @@
+"""Figures, from the same tables: accuracy against fraction with bands of one standard deviation."""
+
+import statistics
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from lcmat.files import write_atomically
+from lcmat.tables import Table
+
+
+def accuracy_figure(table: Table, folder: Path) -> list[Path]:
+    """Draw test accuracy after the last epoch against the fraction, a line and a band for each method.
+
+    Writes <slug>.png and .pdf to `folder` and returns their paths.
+    """
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for method in table.methods:
+        cells = [(f, table.cells[method, f].final) for f in table.fractions if (method, f) in table.cells]
+        x = [100 * fraction for fraction, _ in cells]
+        mean = [statistics.fmean(values) for _, values in cells]
+        std = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in cells]
+        style = {"color": "0.35", "linestyle": "--"} if method in ("Uniform", "Full") else {}
+        (line,) = axes.plot(x, mean, marker="o", markersize=4, label=method, **style)
+        low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    axes.set_xscale("log")
+    ticks = [100 * fraction for fraction in table.fractions]
+    axes.set_xticks(ticks, [f"{tick:.4g}%" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("fraction of the training set")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title(f"{table.title}: {table.trainings}", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    paths = [Path(folder) / f"{table.slug}.{suffix}" for suffix in ("png", "pdf")]
+    for path in paths:
+        # No date in the metadata: the same records give the same file.
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
+        write_atomically(
+            path, lambda file, p=path, m=metadata: figure.savefig(file, format=p.suffix[1:], dpi=150, metadata=m)
+        )
+    plt.close(figure)
+    return paths
+
+
+def write_figures(tables: list[Table], folder: Path) -> list[Path]:
+    """Draw every table that has more than one fraction; tables that would share a name are numbered."""
+    paths, used = [], set()
+    for table in tables:
+        if len(table.fractions) < 2:
+            continue
+        if table.slug in used:
+            number = next(n for n in range(2, 10**6) if f"{table.slug}-{n}" not in used)
+            table = Table(table.title, table.caption, f"{table.slug}-{number}", table.test_interval, table.cells)
+        used.add(table.slug)
+        paths += accuracy_figure(table, folder)
+    return paths

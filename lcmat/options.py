@@ -1,0 +1,349 @@
+"""The command line of the main job: flags, YAML files of defaults, and the spellings of the released code."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lcmat.errors import UserError, suggest
+from lcmat.experiment import Settings
+from lcmat.selection import check_fraction
+from lcmat.training import Recipe
+
+# Flags of the released code that mean nothing here.
+WITHOUT_EFFECT = ("num_exp", "num_eval", "after_analyses", "exact_analyses", "print_freq")
+KERNELS = {"worst": "LCMat-S", "adacore": "AdaCore", "grad_l2": "LCMat-S", "cosine": None}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line on stderr."""
+
+    def error(self, message: str) -> None:
+        """Raise UserError in place of printing the usage."""
+        raise UserError(message)
+
+
+def true_or_false(text: str) -> bool:
+    """Parse the value of a switch."""
+    values = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+    return values[text.lower()]
+
+
+class Formatter(argparse.HelpFormatter):
+    """One line for each flag, with its default unless that is nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return (
+            action.help
+            if action.default in (None, False, [], argparse.SUPPRESS)
+            else f"{action.help} (default: %(default)s)"
+        )
+
+
+class OneOfTwo(argparse.Action):
+    """Two flags for one thing, of which the later one counts: flags win over a script's or a file's."""
+
+    def __init__(self, *args: object, other: str, **options: object) -> None:
+        super().__init__(*args, **options)
+        self.other = other
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, *_: object) -> None:
+        """Keep the value and forget the other flag's."""
+        setattr(namespace, self.dest, values)
+        setattr(namespace, self.other, None)
+
+
+INT = {"type": int, "metavar": "N"}
+FLOAT = {"type": float, "metavar": "X"}
+SWITCH = {"type": true_or_false, "nargs": "?", "const": True, "metavar": "BOOL"}
+
+
+def build_parser(program: str = "main.py") -> Parser:
+    """Return the parser of main.py, its flags grouped by stage."""
+    parser = Parser(
+        prog=program,
+        allow_abbrev=False,
+        usage=f"python {program} [FLAG VALUE …]",
+        description="Select a small subset of a dataset, train a fresh network on it, and record its test accuracy.",
+        formatter_class=lambda prog: Formatter(prog, max_help_position=44, width=120),
+    )
+    _add_data(parser.add_argument_group("data"))
+    _add_pretraining(parser.add_argument_group("the network that selects"))
+    _add_selection(parser.add_argument_group("selection"))
+    _add_training(parser.add_argument_group("training on the subset"))
+    _add_testing(parser.add_argument_group("testing"))
+    _add_running(parser.add_argument_group("running"))
+    _add_released(parser.add_argument_group("flags of the released code, kept so that its command lines run"))
+    return parser
+
+
+def _add_data(group) -> None:
+    add = group.add_argument
+    add("--dataset", default="CIFAR10", help="name, ImageFolder, or hf:NAME_OR_PATH")
+    add("--data_path", default="data", metavar="DIR", help="folder of the data; looked in before downloading")
+    add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
+    add("--augmentation", help="none, crop or crop_flip (default: the dataset's own)")
+    add("--image_column", metavar="NAME", help="hf: the column of images (default: found)")
+    add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
+    add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
+    add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
+    add("--val", default=False, **SWITCH, help="hold out a validation split before pretraining and selection")
+    add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")
+    add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
+
+
+def _add_pretraining(group) -> None:
+    add = group.add_argument
+    add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
+    add("--pretrained", metavar="FILE", help="state dict to use in place of pretraining, for all seeds")
+    add("--selection_epochs", "-se", **INT, default=10, help="epochs of pretraining")
+    add("--selection_batch", "-sb", **INT, help="batch size of pretraining (default: as --batch)")
+    add("--selection_optimizer", "-so", default="SGD", help="SGD, Adam or AdamW")
+    add("--selection_lr", "-slr", **FLOAT, default=0.1, help="learning rate, constant")
+    add("--selection_momentum", "-sm", **FLOAT, default=0.9, help="momentum of SGD")
+    add("--selection_nesterov", "-sn", default=True, **SWITCH, help="Nesterov momentum")
+    add("--selection_weight_decay", "-swd", **FLOAT, default=5e-4, help="weight decay")
+    add("--selection_test_interval", "-sti", **INT, default=0, help="epochs between tests of it; 0: none")
+    add("--selection_test_fraction", "-stf", **FLOAT, default=1.0, help="share of the test images for that")
+
+
+def _add_selection(group) -> None:
+    add = group.add_argument
+    add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods")
+    add(
+        "--fraction",
+        action=OneOfTwo,
+        other="budget",
+        nargs="+",
+        **FLOAT,
+        help="shares of the training set (default: 0.1)",
+    )
+    add(
+        "--budget",
+        action=OneOfTwo,
+        other="fraction",
+        nargs="+",
+        **INT,
+        help="numbers of samples, in place of --fraction",
+    )
+    add("--balance", default=True, **SWITCH, help="select class by class")
+    add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
+    add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
+    add("--weights", default=False, **SWITCH, help="LCMat: train with cluster sizes as weights")
+
+
+def _add_training(group) -> None:
+    add = group.add_argument
+    add("--epochs", **INT, default=200, help="epochs")
+    add("--batch", "-b", "--batch-size", **INT, default=128, help="batch size")
+    add("--train_batch", "-tb", **INT, help="batch size here (default: as --batch)")
+    add("--optimizer", default="SGD", help="SGD, Adam or AdamW")
+    add("--lr", **FLOAT, default=0.1, help="learning rate at the start")
+    add("--momentum", **FLOAT, default=0.9, help="momentum of SGD")
+    add("--nesterov", default=True, **SWITCH, help="Nesterov momentum")
+    add("--weight_decay", "-wd", **FLOAT, default=5e-4, help="weight decay")
+    add("--scheduler", default="CosineAnnealingLR", help="CosineAnnealingLR, StepLR or constant")
+    add("--min_lr", **FLOAT, default=1e-4, help="cosine: learning rate at the end")
+    add("--step_size", **FLOAT, default=50, help="StepLR: epochs between its steps")
+    add("--gamma", **FLOAT, default=0.5, help="StepLR: factor of a step")
+    add("--cross", nargs="+", default=[], metavar="NET", help="train these networks on the subset, too")
+
+
+def _add_testing(group) -> None:
+    add = group.add_argument
+    add("--test_interval", "-ti", **INT, default=10, help="epochs between tests; 0: only after the last")
+    add("--test_fraction", "-tf", **FLOAT, default=1.0, help="share of the test images to use")
+
+
+def _add_running(group) -> None:
+    add = group.add_argument
+    add("--seed", nargs="+", **INT, default=[0], help="one or more seeds, each with a network of its own")
+    add("--save_path", "-sp", default="result", metavar="DIR", help="folder of records")
+    add("--cache_path", default="cache", metavar="DIR", help="folder of pretrained networks, signals, checkpoints")
+    add("--config", metavar="FILE", help="YAML file of defaults for these flags")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--precision", default="auto", help="auto (bfloat16 where native), float32 or bfloat16")
+    add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
+    add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")
+    add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
+
+
+def _add_released(group) -> None:
+    add = group.add_argument
+    add("--gpu", nargs="+", **INT, help="use CUDA device N where there is one")
+    add("--eps", action=OneOfTwo, other="rho", type=float, metavar="E", help="the same as --rho 2E")
+    add("--kernel", metavar="NAME", help="of --selection Submodular: worst, adacore, grad_l2 or cosine")
+    add("--submodular", default="GraphCut", metavar="NAME", help="the function of --kernel cosine")
+    add("--submodular_greedy", metavar="NAME", help="no effect: all exact ones pick the same")
+    add("--uncertainty", default="Entropy", metavar="NAME", help="of --selection Uncertainty")
+    add("--print_freq", "-p", nargs="?", const="", metavar="N", help="no effect")
+    for name in ("num_exp", "num_eval", "after_analyses", "exact_analyses"):
+        add(f"--{name}", nargs="?", const="", metavar="N", help="no effect")
+
+
+def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespace:
+    """Parse a command line over the defaults of its --config file. Raises UserError that names the nearest flag."""
+    parser = parser or build_parser()
+    first, _ = parser.parse_known_args(list(argv))
+    defaults = _from_yaml(Path(first.config), parser) if first.config else []
+    args, extra = parser.parse_known_args([*defaults, *argv])
+    if extra:
+        flags = [word for word in parser._option_string_actions if word.startswith("--")]
+        word = extra[0].split("=")[0]
+        if word.startswith("-"):
+            raise UserError(f"unknown flag {word}{_nearest(word, flags)}; see --help")
+        raise UserError(f"unexpected argument '{word}'; see --help")
+    return args
+
+
+def _from_yaml(path: Path, parser: Parser) -> list[str]:
+    """Return the words of a command line that say what a YAML file says, so that types are checked alike."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"cannot read {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'flag: value' lines")
+    known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    words = []
+    for key, value in content.items():
+        if key not in known:
+            raise UserError(f"{path}: unknown key '{key}'{_nearest(str(key), known)}")
+        if value is None or value == [] or (key == "resume" and value is False):
+            continue
+        if key == "resume" and value is True:
+            words.append("--resume")
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{key}", *(f"{item:.17g}" if isinstance(item, float) else str(item) for item in values)]
+    try:
+        parser.parse_args(words)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return words
+
+
+def _nearest(word: str, choices: object) -> str:
+    suggestion = suggest(word, choices)
+    return suggestion.split(" (known")[0] if "did you mean" in suggestion else ""
+
+
+def methods_of(args: argparse.Namespace) -> list[str]:
+    """Return the names of the methods asked for, with the released code's spellings translated."""
+    names = []
+    for name in args.selection:
+        folded = name.casefold()
+        if folded == "uncertainty":
+            name = args.uncertainty
+        elif folded == "submodular":
+            kernel = args.kernel or "cosine"
+            if kernel not in KERNELS:
+                raise UserError(f"unknown kernel '{kernel}'{suggest(kernel, KERNELS)}")
+            name = KERNELS[kernel] or args.submodular
+        elif folded in ("gradmatch", "glister") and args.val:
+            name = f"{name}-Val"
+        names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def rho_of(args: argparse.Namespace) -> float:
+    """Return ρ: as given, twice the released --eps, or 0 for the released kernel without curvature."""
+    if any(name.casefold() == "submodular" for name in args.selection) and args.kernel == "grad_l2":
+        if len(args.selection) > 1:
+            raise UserError("--kernel grad_l2 sets ρ = 0 for all methods; run it by itself")
+        return 0.0
+    return 2 * args.eps if args.eps is not None else 0.1 if args.rho is None else args.rho
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Return what the flags say about all runs. Raises UserError for values that cannot be.
+
+    The augmentation is left open: without --augmentation it is the dataset's, which is not loaded yet.
+    """
+    for fraction in args.fraction or []:
+        check_fraction(fraction)
+    if args.workers is not None and args.workers < 0:
+        raise UserError(f"--workers must be 0 or more, not {args.workers}")
+    if args.image_size is not None and args.image_size < 1:
+        raise UserError(f"--image_size must be at least 1, not {args.image_size}")
+    for name in ("save_path", "cache_path"):
+        if not getattr(args, name):
+            raise UserError(f"--{name} is empty; name a folder")
+    for name in ("test_fraction", "selection_test_fraction", "val_ratio"):
+        if not 0 < getattr(args, name) <= 1:
+            raise UserError(f"--{name} must lie above 0 and at most at 1, not {getattr(args, name):g}")
+    for name in ("test_interval", "selection_test_interval", "checkpoint_interval"):
+        if getattr(args, name) < 0:
+            raise UserError(f"--{name} must be 0 or more, not {getattr(args, name)}")
+    for name in ("pretrained", "resume"):
+        if isinstance(getattr(args, name), str) and not Path(getattr(args, name)).exists():
+            raise UserError(f"no such file: {getattr(args, name)} (--{name})")
+    return Settings(
+        model=args.model,
+        selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),
+        pretrained=None if args.pretrained is None else Path(args.pretrained),
+        selection_test_interval=args.selection_test_interval,
+        selection_test_fraction=args.selection_test_fraction,
+        balance=args.balance,
+        options={"rho": rho_of(args), "K": args.K, "weights": args.weights},
+        recipe=_recipe(
+            args, "", args.train_batch,
+            scheduler=args.scheduler, min_lr=args.min_lr, step_size=args.step_size, gamma=args.gamma,
+        ),
+        test_interval=args.test_interval,
+        test_fraction=args.test_fraction,
+        val_ratio=args.val_ratio if args.val else None,
+        save_path=Path(args.save_path),
+        cache_path=Path(args.cache_path),
+        overwrite=args.overwrite,
+        resume=args.resume is not None,
+        resume_from=Path(args.resume) if isinstance(args.resume, str) else None,
+        checkpoint_seconds=args.checkpoint_interval,
+    )  # fmt: skip
+
+
+def _recipe(args: argparse.Namespace, prefix: str, batch: int | None, **rest: object) -> Recipe:
+    shared = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay")
+    try:
+        return Recipe(
+            batch=args.batch if batch is None else batch, **{n: getattr(args, prefix + n) for n in shared}, **rest
+        )
+    except UserError as error:
+        raise UserError(f"{error} (--{prefix}…)" if prefix else str(error)) from None
+
+
+def notes(args: argparse.Namespace, loader_used: bool) -> list[str]:
+    """Return one line about the flags given that have no effect, if there are any."""
+    idle = [f"--{name}" for name in WITHOUT_EFFECT if getattr(args, name) is not None]
+    if args.workers is not None and not loader_used:
+        idle.append("--workers")
+    lines = [f"no effect here: {', '.join(idle)}"] if idle else []
+    if args.submodular_greedy is not None:
+        lines.append("--submodular_greedy: greedy is exact here, so every variant gives the same picks")
+    return lines
+
+
+def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:
+    """Call main(argv) and return its exit code: 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    program = Path(sys.argv[0]).name
+    try:
+        return main(list(sys.argv[1:] if argv is None else argv)) or 0
+    except UserError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on with --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141

@@ -1,0 +1,251 @@
+"""What all selection methods share: their description, budgets, the class-balanced wrapper and the resulting Subset."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lcmat import seeds
+from lcmat.errors import UserError, suggest
+from lcmat.files import write_atomically
+from lcmat.signals import Signals
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a method chose from one group of samples.
+
+    indices: (m,) positions in the group, in the order chosen.
+    weights: (m,) or None. costs: (m,) the method's cost after each pick, or None if it has none.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+    costs: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A selection method: a pure function and what the pipeline must know of it.
+
+    pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks.
+    needs: the fields of Signals that it reads beside the labels.
+    nested: whether its picks for a smaller budget are the first of those for a larger one.
+    resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
+    depend on the last layer's size filled in, and refuses impossible ones.
+    everything: whether it takes all samples whatever the budget.
+    """
+
+    name: str
+    pick: Callable[..., Picks]
+    needs: tuple[str, ...] = ("features", "logits")
+    nested: bool = True
+    resolve: Callable[..., dict[str, object]] | None = None
+    everything: bool = False
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The method's own options with their defaults."""
+        parameters = list(inspect.signature(self.pick).parameters.values())[3:]
+        return {p.name: p.default for p in parameters}
+
+    def resolved(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
+        """Return all options of the method for a last layer of (classes, features); raise UserError for bad ones."""
+        for name in options:
+            if name not in self.options:
+                known = suggest(name, self.options) if self.options else "; it has no options"
+                raise UserError(f"{self.name} has no option '{name}'{known}")
+        options = {**self.options, **options}
+        return options if self.resolve is None else self.resolve(classes, features, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """Chosen samples, class by class and within a class in the order chosen (unbalanced: in the order chosen).
+
+    indices: (m,) int64, positions in the signals. rank: (m,) int64, position within the class (unbalanced: overall).
+    weights: (m,) float32 or None. classes: (m,) int64 labels of the chosen.
+    class_sizes: (C,) int64, how many samples of each class there were to choose from.
+    costs: (m,) float64, the method's cost in the group after each pick, or None.
+    """
+
+    indices: np.ndarray
+    rank: np.ndarray
+    weights: np.ndarray | None
+    classes: np.ndarray
+    class_sizes: np.ndarray
+    method: str
+    balanced: bool = True
+    nested: bool = True
+    costs: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def cost(self) -> float | None:
+        """L(S), summed over the classes if each was covered by itself (LCMat Eq. 11)."""
+        if self.costs is None:
+            return None
+        last = self.rank == np.bincount(self._groups())[self._groups()] - 1
+        return float(self.costs[last].sum())
+
+    def prefix(self, fraction: float) -> Subset:
+        """Return the selection for a smaller fraction, class by class, of a method whose picks are nested.
+
+        Raises UserError if picks of the method are not nested (weights belong to the whole set), or if this subset
+        holds too few samples for the fraction.
+        """
+        if not self.nested:
+            raise UserError(f"the picks of this {self.method} selection are not nested; select the smaller set anew")
+        check_fraction(fraction)
+        wanted = _rounded(fraction, self.class_sizes if self.balanced else self.class_sizes.sum(keepdims=True))
+        have = np.bincount(self._groups(), minlength=len(wanted))
+        if (wanted > have).any():
+            raise UserError(f"this subset of {len(self)} samples is smaller than a fraction of {fraction:g}")
+        return self._keep(self.rank < wanted[self._groups()])
+
+    def _groups(self) -> np.ndarray:
+        return self.classes if self.balanced else np.zeros_like(self.classes)
+
+    def _keep(self, mask: np.ndarray) -> Subset:
+        arrays = ("indices", "rank", "weights", "classes", "costs")
+        kept = {name: getattr(self, name)[mask] for name in arrays if getattr(self, name) is not None}
+        return replace(self, **kept)
+
+    def save(self, path: Path) -> None:
+        """Write the subset as .npz, atomically; absent arrays are left out."""
+        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__ if getattr(self, name) is not None}
+        write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    @staticmethod
+    def load(path: Path) -> Subset:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as data:
+            fields = {name: data[name] for name in data.files}
+        for name in ("method", "balanced", "nested"):
+            fields[name] = fields[name].item()
+        return Subset(weights=fields.pop("weights", None), **fields)
+
+
+def select_with(
+    method: Method,
+    signals: Signals,
+    *,
+    fraction: float | None = None,
+    budget: int | None = None,
+    balanced: bool = True,
+    seed: int = 0,
+    **options: object,
+) -> Subset:
+    """Select a subset of the samples that `signals` describe; see `methods.select` for the parameters."""
+    options = _resolved_options(method, signals, options)
+    labels = signals.labels
+    classes = signals.logits.shape[1] if signals.logits is not None else int(labels.max()) + 1 if len(labels) else 0
+    class_sizes = torch.bincount(labels, minlength=classes).cpu().numpy()
+    if method.everything:
+        fraction, budget = 1.0, None
+    if balanced:
+        budgets = class_budgets(class_sizes, fraction=fraction, budget=budget)
+        groups = [(labels == c).nonzero()[:, 0] for c in range(classes)]
+    else:
+        budgets = class_budgets(np.array([len(labels)]), fraction=fraction, budget=budget)
+        groups = [torch.arange(len(labels), device=labels.device)]
+    parts = []
+    # Silent where it takes no time, or output is no terminal.
+    quiet = None if len(labels) >= 10_000 and len(groups) > 1 else True
+    bar = tqdm(zip(groups, budgets, strict=True), total=len(groups), desc=method.name, disable=quiet, leave=False)
+    for number, (group, size) in enumerate(bar):
+        if size:
+            picks = method.pick(signals[group], int(size), seeds.generator(seed, "select", number), **options)
+            parts.append(replace(picks, indices=group[picks.indices.to(group.device)]))
+    return _join(method, parts, labels, class_sizes, balanced)
+
+
+def class_budgets(sizes: np.ndarray, *, fraction: float | None = None, budget: int | None = None) -> np.ndarray:
+    """Return how many samples to take of each class.
+
+    A fraction f takes max(1, round(f · n_c)) of each class that has samples, with Python's rounding, and warns where
+    that raises a share that rounds to nothing. A budget is met exactly and shared in proportion to the class sizes
+    (largest remainders), at least one each. Raises UserError for anything impossible, or unless just one is given.
+    """
+    sizes = np.asarray(sizes, dtype=np.int64)
+    if (fraction is None) == (budget is None):
+        raise UserError("give either a fraction or a budget")
+    if fraction is not None:
+        check_fraction(fraction)
+        raised = int(((sizes > 0) & (np.round(fraction * sizes) == 0)).sum())
+        if raised:
+            warnings.warn(
+                f"a fraction of {fraction:g} rounds to no sample in {raised} of {len(sizes)} groups; one is taken",
+                stacklevel=2,
+            )
+        return _rounded(fraction, sizes)
+    if not isinstance(budget, Integral):
+        raise UserError(f"the budget must be a whole number of samples, not {budget!r}")
+    nonempty = int((sizes > 0).sum())
+    if not 1 <= budget <= sizes.sum():
+        raise UserError(f"the budget must be between 1 and {sizes.sum()}, the number of samples, not {budget}")
+    if budget < nonempty:
+        raise UserError(
+            f"a budget of {budget} cannot hold one sample of each of {nonempty} classes; raise it or select unbalanced"
+        )
+    return _apportion(sizes, budget)
+
+
+def _apportion(sizes: np.ndarray, budget: int) -> np.ndarray:
+    shares = budget * sizes / sizes.sum()
+    counts = np.maximum(np.floor(shares).astype(np.int64), sizes > 0)
+    while counts.sum() != budget:  # at most one step for each class
+        short = counts.sum() < budget
+        gap = (
+            np.where(counts < sizes, shares - counts, -np.inf) if short else np.where(counts > 1, counts - shares, -1e9)
+        )
+        counts[gap.argmax()] += 1 if short else -1
+    return counts
+
+
+def _rounded(fraction: float, sizes: np.ndarray) -> np.ndarray:
+    return np.array([max(1, round(fraction * int(n))) if n else 0 for n in sizes], dtype=np.int64)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raise UserError unless 0 < fraction ≤ 1."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"a fraction must lie above 0 and at most at 1, not {fraction:g}")
+
+
+def _resolved_options(method: Method, signals: Signals, options: Mapping[str, object]) -> dict[str, object]:
+    for need in method.needs:
+        if getattr(signals, need) is None:
+            raise UserError(f"{method.name} needs {need}, which the signals do not hold; give Signals({need}=…)")
+    classes, features = (0 if m is None else m.shape[1] for m in (signals.logits, signals.features))
+    return method.resolved(classes, features, options)
+
+
+def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.ndarray, balanced: bool) -> Subset:
+    if not parts:
+        raise UserError("there are no samples to select from")
+    indices = torch.cat([part.indices for part in parts])
+    weights = None if parts[0].weights is None else torch.cat([part.weights for part in parts]).float().cpu().numpy()
+    costs = None if parts[0].costs is None else torch.cat([part.costs for part in parts]).double().cpu().numpy()
+    return Subset(
+        indices=indices.cpu().numpy(),
+        rank=np.concatenate([np.arange(len(part.indices)) for part in parts]),
+        weights=weights,
+        classes=labels[indices].cpu().numpy(),
+        class_sizes=class_sizes,
+        method=method.name,
+        balanced=balanced,
+        nested=method.nested and weights is None,
+        costs=costs,
+    )

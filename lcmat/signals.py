@@ -1,0 +1,112 @@
+"""Signals: what a selection method may read of a trained network."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcmat.errors import UserError
+
+DYNAMICS = ("correctness", "margin", "error_norm")
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """The outputs of one network on n labelled samples.
+
+    features: (n, d) inputs of the last linear layer.
+    logits: (n, C) its outputs, before softmax.
+    labels: (n,) integers in [0, C).
+    dynamics: per-epoch records of pretraining, a mapping with `correctness`, `margin` and `error_norm`, each (E, n).
+    validation: the signals of a held-out split.
+    initialisations: signals of the same samples under several networks.
+
+    NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. Everything is kept
+    on the device of `labels`. Features and logits may be missing for methods that read labels alone.
+    Raises UserError when shapes disagree, a label is out of range, or a value is not finite.
+    """
+
+    features: Tensor | None = None
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+    dynamics: Mapping[str, Tensor] | None = None
+    validation: Signals | None = None
+    initialisations: Sequence[Signals] | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is None:
+            raise UserError("signals need labels, one integer per sample")
+        labels = _labels(self.labels)
+        object.__setattr__(self, "labels", labels)
+        for name in ("features", "logits"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, _matrix(name, value, labels))
+        if self.logits is not None and len(labels) and int(labels.max()) >= self.logits.shape[1]:
+            raise UserError(f"a label is {int(labels.max())}, but logits have {self.logits.shape[1]} columns")
+        if self.dynamics is not None:
+            object.__setattr__(self, "dynamics", _dynamics(self.dynamics, labels))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> Signals:
+        """Return the signals of the samples in `index` (integers or a mask); the validation split stays whole."""
+        index = torch.as_tensor(index, device=self.labels.device)
+        return Signals(
+            features=None if self.features is None else self.features[index],
+            logits=None if self.logits is None else self.logits[index],
+            labels=self.labels[index],
+            dynamics=None if self.dynamics is None else {k: v[:, index] for k, v in self.dynamics.items()},
+            validation=self.validation,
+            initialisations=None if self.initialisations is None else [s[index] for s in self.initialisations],
+        )
+
+
+def _tensor(value: object) -> Tensor:
+    if isinstance(value, np.ndarray) and any(stride < 0 for stride in value.strides):
+        value = value.copy()  # torch has no negative strides
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable")  # nothing here writes into signals
+        return torch.as_tensor(value)
+
+
+def _labels(value: object) -> Tensor:
+    labels = _tensor(value)
+    if labels.ndim != 1:
+        raise UserError(f"labels must have shape (n,), not {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UserError(f"labels must be integers, not {labels.dtype}")
+    labels = labels.to(torch.int64)
+    if len(labels) and int(labels.min()) < 0:
+        raise UserError(f"labels must not be negative; found {int(labels.min())}")
+    return labels
+
+
+def _matrix(name: str, value: object, labels: Tensor) -> Tensor:
+    matrix = _tensor(value).detach().to(labels.device)
+    if matrix.dtype not in (torch.float32, torch.float64):
+        matrix = matrix.float()
+    if matrix.ndim != 2 or len(matrix) != len(labels):
+        raise UserError(f"{name} must have shape ({len(labels)}, …) as there are labels, not {tuple(matrix.shape)}")
+    # A sum is finite only if all its terms are (bar overflow, which the second look settles): no n×d mask is made.
+    if not torch.isfinite(matrix.sum()) and not torch.isfinite(matrix).all():
+        row = int((~torch.isfinite(matrix)).any(1).nonzero()[0])
+        raise UserError(f"{name} hold a value that is not finite, first in sample {row}; retrain or clean them first")
+    return matrix
+
+
+def _dynamics(dynamics: Mapping[str, object], labels: Tensor) -> dict[str, Tensor]:
+    unknown = set(dynamics) - set(DYNAMICS)
+    if unknown:
+        raise UserError(f"unknown dynamics {sorted(unknown)}; known: {', '.join(DYNAMICS)}")
+    kept = {name: _tensor(value).to(labels.device) for name, value in dynamics.items()}
+    for name, value in kept.items():
+        if value.ndim != 2 or value.shape[1] != len(labels):
+            raise UserError(f"dynamics '{name}' must have shape (epochs, {len(labels)}), not {tuple(value.shape)}")
+    return kept

@@ -1,0 +1,330 @@
+"""One training loop for every purpose: pretraining, training on a subset, evaluating other networks.
+
+It takes a network, a split of images and a recipe, and knows nothing of selection.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lcmat import seeds
+from lcmat.augmentation import augment, normalise
+from lcmat.data.splits import Split
+from lcmat.errors import UserError, lookup
+from lcmat.files import load_tensors, save_tensors
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW")
+SCHEDULERS = ("CosineAnnealingLR", "StepLR", "constant")
+# Losses are looked at this often, not at every step: each look waits for the device.
+CHECK_STEPS = 50
+TEST_BATCH = 500
+
+
+class DivergedError(UserError):
+    """A loss that is not finite."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are those of LCMat's appendix D.1 for training on a subset."""
+
+    epochs: int = 200
+    batch: int = 128
+    optimizer: str = "SGD"
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    scheduler: str = "CosineAnnealingLR"  # per step, down to min_lr; or StepLR, or constant
+    min_lr: float = 1e-4
+    step_size: float = 50  # StepLR: epochs
+    gamma: float = 0.5  # StepLR
+    augmentation: str = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", lookup("optimizer", self.optimizer, OPTIMIZERS))
+        object.__setattr__(self, "scheduler", lookup("scheduler", self.scheduler, SCHEDULERS))
+        for name, least in (("epochs", 1), ("batch", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not self.lr > 0:
+            raise UserError(f"the learning rate must be above 0, not {self.lr:g}")
+        for name in ("lr", "momentum", "weight_decay", "min_lr", "step_size", "gamma"):
+            if not abs(getattr(self, name)) <= torch.finfo(torch.float32).max:
+                raise UserError(f"{name} must be finite, also in float32, not {getattr(self, name)}")
+        for name in ("momentum", "weight_decay", "min_lr"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, not {getattr(self, name):g}")
+        if not self.step_size > 0:
+            raise UserError(f"step_size must be above 0, not {self.step_size:g}")
+        unread = []
+        if self.optimizer != "SGD":
+            unread += ["momentum", "nesterov"]
+        elif self.momentum == 0:  # torch refuses Nesterov's form of it
+            object.__setattr__(self, "nesterov", False)
+        if self.scheduler != "CosineAnnealingLR":
+            unread += ["min_lr"]
+        if self.scheduler != "StepLR":
+            unread += ["step_size", "gamma"]
+        for name in unread:  # so that trainings that do not differ have equal recipes, and records
+            object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and in which precision to compute, and the pixel statistics that every batch is normalised by."""
+
+    device: torch.device
+    precision: torch.dtype
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Return uint8 images as normalised float32 on the device."""
+        return normalise(images.to(self.device, non_blocking=True), *self._statistics)
+
+    @functools.cached_property
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.mean, device=self.device), torch.tensor(self.std, device=self.device)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which networks run."""
+        enabled = self.precision != torch.float32
+        return torch.autocast(self.device.type, dtype=self.precision if enabled else None, enabled=enabled)
+
+
+@dataclass
+class History:
+    """What a training leaves beside the weights.
+
+    tests: pairs of epoch (from 1) and test accuracy in per cent. train_accuracy: of the last epoch, while training.
+    dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm` of each sample when its batch came, or None.
+    """
+
+    tests: list[tuple[int, float]] = field(default_factory=list)
+    train_accuracy: float = 0.0
+    seconds: float = 0.0
+    dynamics: dict[str, Tensor] | None = None
+
+
+def chunks(order: Tensor, size: int) -> list[Tensor]:
+    """Cut an order of positions into batches; a last batch of one joins the one before it (BatchNorm needs two)."""
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def train(
+    network: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    compute: Compute,
+    *,
+    seed: int,
+    weights: Tensor | None = None,
+    test: Split | None = None,
+    test_interval: int = 0,
+    record_dynamics: bool = False,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    resume: bool = False,
+    label: str = "training",
+) -> History:
+    """Train `network` in place on `split` and return its History.
+
+    weights: (n,) sample weights, normalised here to mean 1. test: tested every `test_interval` epochs (0: not) and
+    after the last. checkpoint: a file that is written after an epoch whenever `checkpoint_seconds` have passed, read
+    first if `resume`, and removed by the caller when the result is safe. All draws derive from `seed` and the epoch,
+    so a resumed training equals an undisturbed one.
+    Raises DivergedError when a loss is not finite, UserError if the split has a single sample.
+    """
+    if len(split) < 2:
+        raise UserError(f"cannot train on {len(split)} sample: BatchNorm needs two; raise the fraction or budget")
+    started = time.monotonic()
+    network.to(compute.device, memory_format=torch.channels_last).train()
+    optimizer = _optimizer(network, recipe)
+    scheduler = _scheduler(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
+    history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if record_dynamics else None)
+    if weights is not None:
+        weights = (weights / weights.mean()).float()
+    first = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        first = _restore(checkpoint, network, optimizer, scheduler, history)
+    before, saved = history.seconds, time.monotonic()
+    bar = tqdm(range(first, recipe.epochs), desc=label, initial=first, total=recipe.epochs, disable=None, leave=False)
+    for epoch in bar:
+        _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, weights, history)
+        last = epoch + 1 == recipe.epochs
+        if last:
+            _check_weights(network, recipe, optimizer)
+        if test is not None and (last or (test_interval and (epoch + 1) % test_interval == 0)):
+            history.tests.append((epoch + 1, accuracy(network, test, compute)))
+            bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
+        history.seconds = before + time.monotonic() - started
+        if checkpoint is not None and not last and time.monotonic() - saved >= checkpoint_seconds:
+            _store(checkpoint, network, optimizer, scheduler, history, epoch + 1)
+            saved = time.monotonic()
+    return history
+
+
+def _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, weights, history) -> None:
+    """Train one epoch: a fresh order, fresh augmentation, losses looked at every CHECK_STEPS steps."""
+    draw = seeds.generator(seed, "epoch", epoch)
+    parts = chunks(torch.randperm(len(split), generator=draw), recipe.batch)
+    correct = torch.zeros((), device=compute.device)
+    recent: list[tuple[Tensor, float]] = []
+    devices = [compute.device] if compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seeds.derive(seed, "layers", epoch))  # for dropout and the like
+        bar = tqdm(
+            split.batches(parts), total=len(parts), desc=f"epoch {epoch + 1}", disable=_quiet(parts), leave=False
+        )
+        for step, (images, labels, positions) in enumerate(bar):
+            inputs = compute.inputs(augment(images, recipe.augmentation, draw))
+            labels = labels.to(compute.device)
+            with compute.autocast():
+                logits = network(inputs)
+            logits = logits.float()
+            weight = None if weights is None else weights[positions].to(compute.device)
+            loss = weighted_cross_entropy(logits, labels, weight)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            recent.append((loss.detach(), optimizer.param_groups[0]["lr"]))
+            optimizer.step()
+            scheduler.step()
+            correct += (logits.argmax(1) == labels).sum()
+            if history.dynamics is not None:
+                _record(history.dynamics, epoch, positions, logits.detach(), labels)
+            if step + 1 == len(parts) or (step + 1) % CHECK_STEPS == 0:
+                _check_finite(recent, epoch, step)
+    history.train_accuracy = 100 * float(correct) / len(split)
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """Return the batch mean of weight times cross-entropy; logits (b, C), labels (b,), weights (b,) or None."""
+    if weights is None:
+        return F.cross_entropy(logits, labels)
+    return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, split: Split, compute: Compute) -> float:
+    """Return the network's accuracy on `split` in per cent, in evaluation mode; leave its mode as it was."""
+    correct = torch.zeros((), dtype=torch.int64, device=compute.device)
+    for logits, labels, _ in evaluate(network, split, compute):
+        correct += (logits.argmax(1) == labels).sum()
+    return 100 * int(correct) / len(split)
+
+
+def evaluate(network: nn.Module, split: Split, compute: Compute, batch: int = TEST_BATCH) -> Iterator:
+    """Yield logits, labels and positions batch by batch, in order and in evaluation mode."""
+    was_training = network.training
+    network.to(compute.device, memory_format=torch.channels_last).eval()
+    try:
+        parts = torch.arange(len(split)).split(batch)
+        for images, labels, positions in tqdm(
+            split.batches(parts), total=len(parts), desc="evaluating", disable=_quiet(parts), leave=False
+        ):
+            with compute.autocast():
+                logits = network(compute.inputs(images))
+            yield logits, labels.to(compute.device), positions
+    finally:
+        network.train(was_training)
+
+
+def _quiet(parts: list | tuple) -> bool | None:
+    return True if len(parts) < 10 else None  # a bar for ten batches flickers; None: silent unless on a terminal
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "SGD":
+        options |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    return getattr(torch.optim, recipe.optimizer)(network.parameters(), **options)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    schedulers = torch.optim.lr_scheduler
+    if recipe.scheduler == "CosineAnnealingLR":
+        return schedulers.CosineAnnealingLR(optimizer, recipe.epochs * steps, eta_min=recipe.min_lr)
+    if recipe.scheduler == "StepLR":
+        return schedulers.StepLR(optimizer, max(1, round(recipe.step_size * steps)), recipe.gamma)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
+
+
+def _check_finite(recent: list[tuple[Tensor, float]], epoch: int, step: int) -> None:
+    losses = torch.stack([loss for loss, _ in recent])
+    bad = (~torch.isfinite(losses)).nonzero()
+    if len(bad):
+        first = int(bad[0])
+        raise DivergedError(
+            f"the loss is {float(losses[first])} at epoch {epoch + 1}, step {step + 2 - len(recent) + first}, "
+            f"learning rate {recent[first][1]:g}; lower the learning rate"
+        )
+    recent.clear()
+
+
+def _check_weights(network: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
+    """Find what the last update broke, which no later loss shows."""
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise DivergedError(
+            f"weights are not finite after the last step of epoch {recipe.epochs}, "
+            f"learning rate {optimizer.param_groups[0]['lr']:g}; lower the learning rate"
+        )
+
+
+def _empty_dynamics(epochs: int, n: int, device: torch.device) -> dict[str, Tensor]:
+    return {
+        "correctness": torch.zeros(epochs, n, dtype=torch.bool, device=device),
+        "margin": torch.zeros(epochs, n, device=device),
+        "error_norm": torch.zeros(epochs, n, device=device),
+    }
+
+
+def _record(dynamics: dict[str, Tensor], epoch: int, positions: Tensor, logits: Tensor, labels: Tensor) -> None:
+    """Note whether each sample is right, its logit's margin over the best other class, and ‖p − onehot(y)‖₂."""
+    positions = positions.to(logits.device)
+    own = logits.gather(1, labels[:, None])[:, 0]
+    margin = own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
+    error = torch.softmax(logits, 1) - F.one_hot(labels, logits.shape[1])
+    dynamics["correctness"][epoch, positions] = logits.argmax(1) == labels
+    dynamics["margin"][epoch, positions] = margin
+    dynamics["error_norm"][epoch, positions] = error.norm(dim=1)
+
+
+def _store(path: Path, network, optimizer, scheduler, history: History, epoch: int) -> None:
+    state = {
+        "epoch": epoch,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "history": vars(history),
+    }
+    save_tensors(path, state)
+
+
+def _restore(path: Path, network, optimizer, scheduler, history: History) -> int:
+    state = load_tensors(path)
+    try:
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        device = next(network.parameters()).device
+        for name, value in state["history"].items():
+            if name == "dynamics" and value is not None:
+                value = {key: tensor.to(device) for key, tensor in value.items()}
+            setattr(history, name, value)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"checkpoint {path} does not fit this run; remove it or leave --resume out") from error
+    history.tests = [tuple(pair) for pair in history.tests]
+    return state["epoch"]

@@ -1,0 +1,43 @@
+"""Reduction methods by name. To add one, write a file here that makes a `Method`: every module is looked through."""
+
+import importlib
+import pkgutil
+
+from lcmat.errors import lookup
+from lcmat.selection import Method, Subset, select_with
+from lcmat.signals import Signals
+
+_MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+_METHODS = {value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Method)}
+_ALIASES = {"Random": "Uniform"}
+
+
+def names() -> list[str]:
+    """Return the canonical names of all methods."""
+    return list(_METHODS)
+
+
+def get(name: str) -> Method:
+    """Return the method called `name`, whatever its case; raise UserError that names the nearest known one."""
+    found = lookup("selection method", name, [*_METHODS, *_ALIASES])
+    return _METHODS[_ALIASES.get(found, found)]
+
+
+def select(
+    signals: Signals,
+    method: str = "LCMat-S",
+    *,
+    fraction: float | None = None,
+    budget: int | None = None,
+    balanced: bool = True,
+    seed: int = 0,
+    **options: object,
+) -> Subset:
+    """Select a subset of the n samples that `signals` describe.
+
+    Give either `fraction`, in (0, 1], or `budget`, the number of samples. `balanced` selects class by class:
+    max(1, round(fraction · n_c)) of each class, or the budget shared in proportion to the class sizes. `seed` decides
+    all that is random in the method. `options` are the method's own, such as rho, K and weights of LCMat-S.
+    Raises UserError (a ValueError) for bad values, unknown names, and signals that lack what the method needs.
+    """
+    return select_with(get(method), signals, fraction=fraction, budget=budget, balanced=balanced, seed=seed, **options)

@@ -1,0 +1,39 @@
+"""Shared by all tests: small digits, a quick setting, and the command line as a user calls it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcmat import data
+from lcmat.training import Compute
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def digits() -> data.Dataset:
+    """Scikit-learn's digits: real images, no download."""
+    return data.load("digits")
+
+
+@pytest.fixture(scope="session")
+def compute(digits: data.Dataset) -> Compute:
+    """The CPU in float32."""
+    return Compute(torch.device("cpu"), torch.float32, digits.mean, digits.std)
+
+
+@pytest.fixture(scope="session")
+def script() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a script of the project in a process of its own and return what it printed."""
+
+    def run(words: Sequence[object], cwd: Path = ROOT, **options: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, *map(str, words)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, **options)
+
+    return run

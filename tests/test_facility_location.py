@@ -1,0 +1,293 @@
+"""Greedy facility location against brute force, on distance matrices that are the same for both."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from lcmat import UserError
+from lcmat import facility_location as module
+from lcmat.facility_location import Cover, Matrix, facility_location
+from tests import oracles
+
+one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
+
+
+def plane(points: np.ndarray) -> np.ndarray:
+    """Euclidean distances of points: symmetric, exactly 0 on the diagonal and between equal points."""
+    return cdist(points, points)
+
+
+def uniform(n: int, seed: int) -> np.ndarray:
+    """Points all over the unit square."""
+    return np.random.default_rng(seed).uniform(size=(n, 2))
+
+
+def clusters(n: int, seed: int) -> np.ndarray:
+    """Five tight clusters."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(5, 2))[rng.integers(0, 5, n)] + 0.01 * rng.normal(size=(n, 2))
+
+
+def duplicates(n: int, seed: int) -> np.ndarray:
+    """Points that come up to several times."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(size=(max(1, n // 3), 2))[rng.integers(0, max(1, n // 3), n)]
+
+
+def grid(n: int, seed: int) -> np.ndarray:
+    """A small integer grid: duplicates, and exact ties between different points."""
+    return np.random.default_rng(seed).integers(0, 4, (n, 2)).astype(np.float64)
+
+
+def outlier(n: int, seed: int) -> np.ndarray:
+    """One point a million times farther away than the others are from each other."""
+    points = uniform(n, seed)
+    points[n // 2] += 1e6
+    return points
+
+
+def scales(n: int, seed: int) -> np.ndarray:
+    """Distances from the origin over six orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 2)) * 10 ** rng.uniform(-6, 0, (n, 1))
+
+
+def huge_scales(n: int, seed: int) -> np.ndarray:
+    """Distances from the origin over 18 orders of magnitude; each is known to full relative precision."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 2)) * 10 ** rng.uniform(-18, 0, (n, 1))
+
+
+def same(n: int, seed: int) -> np.ndarray:
+    """One point, n times: all distances 0."""
+    return np.full((n, 2), 0.5)
+
+
+LAYOUTS = [uniform, clusters, duplicates, grid, outlier, scales, huge_scales, same]
+
+
+def cover_of(D: np.ndarray, budget: int) -> Cover:
+    """The code under test, on a held matrix."""
+    return facility_location(Matrix(torch.from_numpy(D)), budget)
+
+
+def check(D: np.ndarray, budget: int, cover: Cover) -> None:
+    """Assert everything that a Cover claims, by brute force."""
+    n = len(D)
+    picks = cover.indices.numpy()
+    assert picks.dtype == np.int64
+    assert len(picks) == len(cover.gains) == len(cover.costs) == len(cover.cluster_sizes) == budget
+    assert len(set(picks.tolist())) == budget
+    assert picks.min() >= 0
+    assert picks.max() < n
+    fault = oracles.greedy_fault(D, picks, oracles.twins(D), oracles.TIE_MATRIX)
+    assert fault is None, fault
+    costs = np.minimum.accumulate(D[:, picks], axis=1).sum(axis=0)
+    np.testing.assert_allclose(cover.costs.numpy(), costs, rtol=1e-13, atol=0)  # sums of the same numbers
+    gains = -np.diff(np.concatenate([[n * D.max()], costs]))
+    # A gain is a difference of costs, and both have the rounding of the larger one.
+    before = np.concatenate([[n * D.max()], costs[:-1]])
+    assert (np.abs(cover.gains.numpy() - gains) <= 1e-13 * before).all()
+    assert (np.diff(cover.gains.numpy()) <= 1e-13 * before[:-1]).all(), "a gain is larger than the one before"
+    sizes = cover.cluster_sizes.numpy()
+    assert sizes.sum() == n
+    assert np.array_equal(sizes, oracles.cluster_sizes(D, picks))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0], ids=["a tenth", "half", "all"])
+@pytest.mark.parametrize("n", [1, 2, 9, 60, 120])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
+def test_against_naive_greedy(layout: object, n: int, share: float) -> None:
+    D = plane(layout(n, seed=n))
+    budget = max(1, round(share * n))
+    check(D, budget, cover_of(D, budget))
+
+
+@pytest.mark.parametrize("n", [65, 130, 200], ids=lambda n: f"n={n}")
+@pytest.mark.parametrize("seed", range(4))
+def test_same_picks_as_naive_greedy_where_there_are_no_ties(n: int, seed: int) -> None:
+    D = plane(uniform(n, seed))
+    expected = oracles.naive_greedy(D, 6)
+    assert oracles.clearest_lead(D, expected) > 1e-9
+    assert cover_of(D, 6).indices.tolist() == expected
+
+
+def test_not_only_planar_distances() -> None:
+    """No triangle inequality is used."""
+    rng = np.random.default_rng(0)
+    D = rng.exponential(size=(70, 70)) ** 3
+    D = np.triu(D, 1) + np.triu(D, 1).T
+    check(D, 70, cover_of(D, 70))
+
+
+def test_float32_matrix() -> None:
+    """A matrix of few digits, whose sums are exact in float32: as the same matrix in float64."""
+    D = np.abs(np.subtract.outer(*[np.random.default_rng(1).permutation(1000)[:40].astype(np.float64)] * 2))
+    narrow = facility_location(Matrix(torch.from_numpy(D).float()), 12)
+    wide = cover_of(D, 12)
+    assert narrow.indices.tolist() == wide.indices.tolist()
+    assert narrow.costs.tolist() == wide.costs.tolist()
+
+
+def test_scaling_the_distances_changes_no_pick() -> None:
+    """By powers of two, so that rounding is the same."""
+    D = plane(clusters(80, 7))
+    picks = cover_of(D, 80).indices.tolist()
+    for exponent in (-900, -60, 60, 900):
+        assert cover_of(np.ldexp(D, exponent), 80).indices.tolist() == picks
+
+
+def test_identical_samples_alone_tie_to_the_lowest_index() -> None:
+    D = plane(same(12, 0))
+    cover = cover_of(D, 12)
+    assert cover.indices.tolist() == list(range(12))
+    assert cover.costs.tolist() == [0.0] * 12
+    assert cover.gains.tolist() == [0.0] * 12
+    assert cover.cluster_sizes.tolist() == [1] * 12
+    assert cover_of(D, 3).cluster_sizes.tolist() == [10, 1, 1]
+
+
+def test_exact_ties_on_a_line() -> None:
+    """0, 1, 2, 3 by hand, no rounding: at first 1 and 2 tie (gain 12 - 4), then 2 and 3 (gain 2), then 0 and 3."""
+    D = np.abs(np.subtract.outer(np.arange(4.0), np.arange(4.0)))
+    cover = cover_of(D, 4)
+    assert cover.indices.tolist() == [1, 2, 0, 3]
+    assert cover.gains.tolist() == [8.0, 2.0, 1.0, 1.0]
+    assert cover.costs.tolist() == [4.0, 2.0, 1.0, 0.0]
+    assert cover_of(D, 2).cluster_sizes.tolist() == [2, 2]
+
+
+def test_a_sample_as_near_to_two_picks_belongs_to_the_earlier() -> None:
+    """Two triples of points and one halfway between them."""
+    x = np.array([-5.0, 0.0, -5.0, 5.0, 5.0, -5.0, 5.0])
+    D = np.abs(np.subtract.outer(x, x))
+    cover = cover_of(D, 3)
+    assert cover.indices.tolist() == [1, 0, 3]
+    for budget, sizes in ((1, [7]), (2, [4, 3]), (3, [1, 3, 3])):
+        assert cover_of(D, budget).cluster_sizes.tolist() == sizes
+    x[1] = -5.0
+    x = np.append(x, 0.0)  # four on the left, three on the right, one halfway
+    cover = cover_of(np.abs(np.subtract.outer(x, x)), 2)
+    assert cover.indices.tolist() == [0, 3]
+    assert cover.cluster_sizes.tolist() == [5, 3]
+
+
+# ---- how the distance is held ---------------------------------------------------------------------------------------
+
+
+class OnDemand:
+    """A distance that forms rows when asked, and counts them."""
+
+    def __init__(self, D: np.ndarray) -> None:
+        self.D = torch.from_numpy(D)
+        self.asked = 0
+
+    def __len__(self) -> int:
+        return len(self.D)
+
+    def rows(self, index: torch.Tensor) -> torch.Tensor:
+        """Return D[index]."""
+        self.asked += len(index)
+        return self.D[index].clone()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
+def test_rows_on_demand_give_the_same(layout: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    D = plane(layout(130, seed=3))
+    held = OnDemand(D)
+    expected = facility_location(held, 50)
+    assert held.asked == 130, "a matrix that fits is formed once"
+    check(D, 50, expected)
+    monkeypatch.setattr(module, "MATRIX_BYTES", 0)
+    formed = OnDemand(D)
+    cover = facility_location(formed, 50)
+    assert formed.asked > 130, "the limit on memory was not kept"
+    for name in ("indices", "gains", "costs", "cluster_sizes"):
+        assert torch.equal(getattr(cover, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 7, 1000])
+def test_the_batch_of_candidates_changes_nothing(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    D = plane(np.concatenate([uniform(60, 1), duplicates(60, 1)]))
+    expected = cover_of(D, 120).indices.tolist()
+    monkeypatch.setattr(module, "CANDIDATES", candidates)
+    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 500)
+    check(D, 120, cover_of(D, 120))
+    assert cover_of(D, 120).indices.tolist()[:20] == expected[:20]
+
+
+def test_the_distance_is_left_as_it_was() -> None:
+    D = torch.from_numpy(plane(uniform(30, 0)))
+    before = D.clone()
+    facility_location(Matrix(D), 30)
+    assert torch.equal(D, before)
+
+
+# ---- against the optimum --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [uniform, clusters, duplicates, grid, outlier], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("seed", range(3))
+def test_at_least_63_per_cent_of_the_optimum(layout: object, seed: int) -> None:
+    """F(greedy) >= (1 - 1/e) F(OPT) (Nemhauser 1978), and never above F(OPT)."""
+    D = plane(layout(9, seed=seed))
+    for budget in range(1, 10):
+        reached, best = oracles.coverage(D, cover_of(D, budget).indices.tolist()), oracles.best_coverage(D, budget)
+        assert (1 - 1 / math.e) * best <= reached <= best * (1 + 1e-14)  # two sums of nine terms
+        if budget == 1:
+            assert reached == pytest.approx(best, rel=1e-14)
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [0, -1, 6, 1000])
+def test_impossible_budget_is_refused(budget: int) -> None:
+    with pytest.raises(UserError, match=rf"budget.*5.*{budget}"):
+        cover_of(plane(uniform(5, 0)), budget)
+
+
+# ---- anything -------------------------------------------------------------------------------------------------------
+
+few = settings(derandomize=True, max_examples=30, deadline=None)
+coordinates = st.integers(-3, 3) | st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: round(x, 6))
+layouts = st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=14)
+
+
+@few
+@given(points=layouts, data=st.data())
+def test_any_points(points: list[tuple[float, float]], data: st.DataObject) -> None:
+    D = plane(np.array(points, dtype=np.float64))
+    budget = data.draw(st.integers(1, len(D)))
+    check(D, budget, cover_of(D, budget))
+
+
+@few
+@given(
+    entries=st.lists(st.sampled_from([0.0, 1.0, 2.0, 1e-3, 1e3, 0.1]), min_size=0, max_size=45),
+    data=st.data(),
+)
+def test_any_symmetric_matrix(entries: list[float], data: st.DataObject) -> None:
+    """Few distinct entries: ties everywhere, and zeros between samples that are not alike."""
+    n = int((1 + math.isqrt(1 + 8 * len(entries))) // 2)
+    D = np.zeros((n, n))
+    D[np.triu_indices(n, 1)] = entries[: n * (n - 1) // 2]
+    D += D.T
+    budget = data.draw(st.integers(1, n))
+    check(D, budget, cover_of(D, budget))
+
+
+@few
+@given(points=layouts)
+def test_a_smaller_budget_gives_the_first_picks(points: list[tuple[float, float]]) -> None:
+    D = plane(np.array(points, dtype=np.float64))
+    whole = cover_of(D, len(D))
+    for budget in range(1, len(D)):
+        part = cover_of(D, budget)
+        for name in ("indices", "gains", "costs"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[:budget]), name
