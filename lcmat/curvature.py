@@ -14,13 +14,10 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from lcmat.distances import BLOCK_ELEMENTS, CANCELLATION, first_of_equals
 from lcmat.errors import UserError
 from lcmat.signals import Signals
 
-# Elements of one temporary block: 2²² float64 values are 32 MiB.
-BLOCK_ELEMENTS = 2**22
-# Below this share of |g_i|² + |g_j|², the squared distance from the Gram matrix has lost too many digits.
-CANCELLATION = 1e-6
 
 
 def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +107,7 @@ class LossCurvatureDistance:
             dims = dominant_dimensions(hessian_variance(b, u), K)
             width = u.shape[1]
             self.curvature = b[:, dims // width] * u[:, dims % width]
-        self.representative = _first_of_equals(signals)
+        self.representative = first_of_equals(signals.features, signals.logits, signals.labels)
         self.all_different = bool((self.representative.diff() == 1).all())
 
     def __len__(self) -> int:
@@ -146,17 +143,3 @@ class LossCurvatureDistance:
         return (
             da.square().sum(1) * self.h[i].square().sum(1) + self.a[j].square().sum(1) * dh.square().sum(1) + 2 * cross
         )
-
-
-def _first_of_equals(signals: Signals) -> Tensor:
-    """Return for each sample the lowest index with the very same features, logits and label, (n,)."""
-    n = len(signals)
-    # Equal samples have equal sums: only where sums repeat need whole rows be compared.
-    sums = signals.features.double().sum(1) + signals.logits.double().sum(1)
-    device = signals.labels.device
-    if len(sums.unique()) == n:
-        return torch.arange(n, device=device)
-    rows = torch.cat([signals.features.double(), signals.logits.double(), signals.labels[:, None]], 1)
-    _, group = rows.unique(dim=0, return_inverse=True)
-    first = torch.full((n,), n, device=device).scatter_reduce(0, group, torch.arange(n, device=device), "amin")
-    return first[group]

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat.distances import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 
 # A full matrix up to this size is held; a larger one is formed row by row as the greedy step asks for it.
 MATRIX_BYTES = 2**31
-# Elements of one temporary block: 2²² float64 values are 32 MiB.
-BLOCK_ELEMENTS = 2**22
 # Candidates whose gains are recomputed at once.
 CANDIDATES = 64
 # Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
@@ -59,12 +58,15 @@ class Cover:
     gains: (m,) what each pick took off the cost; the first gain is measured from Σ_i max D.
     costs: (m,) L(S) after each pick.
     cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
+    transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
+    many. From these follow the cluster sizes after fewer picks.
     """
 
     indices: Tensor
     gains: Tensor
     costs: Tensor
     cluster_sizes: Tensor
+    transfers: Tensor
 
 
 def hold(distance: Distance) -> Distance:
@@ -98,14 +100,17 @@ def facility_location(distance: Distance, budget: int) -> Cover:
         raise UserError("distances are not finite: the signals are too large; scale the features down")
     current = torch.full_like(row_sums, largest)  # min_{j∈S} D_ij, with the auxiliary element e of Eq. 12 at c
     bounds = n * largest * (1 + TIE) - row_sums  # upper bounds of the gains; −∞ for what is chosen
-    nearest = torch.zeros(n, dtype=torch.int64, device=current.device)
-    indices, gains, costs = [], [], [current.sum()]
+    nearest = torch.full((n,), -1, device=current.device)
+    indices, gains, costs, transfers = [], [], [current.sum()], []
     quiet = True if isinstance(distance, Matrix) else None  # slow only where distances are formed as needed
     for step in tqdm(range(budget), desc="facility location", disable=quiet, leave=False):
         pick = _best(distance, current, bounds, TIE * float(costs[-1]))
         row = distance.rows(torch.tensor([pick]))[0]
-        nearest[row < current] = step
-        nearest[pick] = step
+        closer = row < current if step else torch.ones_like(row, dtype=torch.bool)
+        closer[pick] = True
+        donors, counts = nearest[closer].unique(return_counts=True)
+        transfers.append(torch.stack([torch.full_like(donors, step), donors, counts], 1))
+        nearest[closer] = step
         current = torch.minimum(current, row)
         bounds[pick] = -math.inf
         indices.append(pick)
@@ -116,6 +121,7 @@ def facility_location(distance: Distance, budget: int) -> Cover:
         gains=torch.stack(gains),
         costs=torch.stack(costs[1:]),
         cluster_sizes=torch.bincount(nearest, minlength=budget),
+        transfers=torch.cat(transfers),
     )
 
 

@@ -15,9 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.context import Context
 from lcmat.errors import UserError, suggest
 from lcmat.files import write_atomically
 from lcmat.signals import Signals
+
+# What a Context holds; everything else that a method may need is in the signals.
+CONTEXT_NEEDS = frozenset({"network", "training"})
 
 
 @dataclass(frozen=True)
@@ -26,20 +30,27 @@ class Picks:
 
     indices: (m,) positions in the group, in the order chosen.
     weights: (m,) or None. costs: (m,) the method's cost after each pick, or None if it has none.
+    transfers: (r, 3) for weights that are cluster sizes, how they came about (see `facility_location.Cover`): from
+    these follow the weights after fewer picks.
     """
 
     indices: Tensor
     weights: Tensor | None = None
     costs: Tensor | None = None
+    transfers: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Method:
     """A selection method: a pure function and what the pipeline must know of it.
 
-    pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks.
-    needs: the fields of Signals that it reads beside the labels.
+    pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks. A group is a
+    class, or everything if selection is not balanced.
+    needs: what it reads beside the labels: fields of Signals ("dynamics.margin" is one entry of a field), and
+    "network" or "training" of a Context, which pick then gets as context=….
     nested: whether its picks for a smaller budget are the first of those for a larger one.
+    joint: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
+    each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
     resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
     depend on the last layer's size filled in, and refuses impossible ones.
     everything: whether it takes all samples whatever the budget.
@@ -49,6 +60,7 @@ class Method:
     pick: Callable[..., Picks]
     needs: tuple[str, ...] = ("features", "logits")
     nested: bool = True
+    joint: bool = False
     resolve: Callable[..., dict[str, object]] | None = None
     everything: bool = False
 
@@ -56,7 +68,12 @@ class Method:
     def options(self) -> dict[str, object]:
         """The method's own options with their defaults."""
         parameters = list(inspect.signature(self.pick).parameters.values())[3:]
-        return {p.name: p.default for p in parameters}
+        return {p.name: p.default for p in parameters if p.name not in ("groups", "context")}
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether the method reads more than signals."""
+        return not CONTEXT_NEEDS.isdisjoint(self.needs)
 
     def resolved(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
         """Return all options of the method for a last layer of (classes, features); raise UserError for bad ones."""
@@ -76,6 +93,8 @@ class Subset:
     weights: (m,) float32 or None. classes: (m,) int64 labels of the chosen.
     class_sizes: (C,) int64, how many samples of each class there were to choose from.
     costs: (m,) float64, the method's cost in the group after each pick, or None.
+    transfers: (r, 3) int64 or None: weights that are cluster sizes, as positions in this subset of a pick and of the
+    one that it took samples from (−1: none), and how many.
     """
 
     indices: np.ndarray
@@ -87,6 +106,7 @@ class Subset:
     balanced: bool = True
     nested: bool = True
     costs: np.ndarray | None = None
+    transfers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -118,8 +138,14 @@ class Subset:
         return self.classes if self.balanced else np.zeros_like(self.classes)
 
     def _keep(self, mask: np.ndarray) -> Subset:
-        arrays = ("indices", "rank", "weights", "classes", "costs")
+        arrays = ("indices", "rank", "classes", "costs")
         kept = {name: getattr(self, name)[mask] for name in arrays if getattr(self, name) is not None}
+        if self.transfers is not None:
+            # A pick takes samples from earlier picks only, so whoever lost some to a pick that is kept is kept, too.
+            transfers = self.transfers[mask[self.transfers[:, 0]]]
+            position = np.append(np.cumsum(mask) - 1, -1)  # the last entry is that of "none"
+            transfers = np.column_stack([position[transfers[:, 0]], position[transfers[:, 1]], transfers[:, 2]])
+            kept |= {"transfers": transfers, "weights": _cluster_sizes(transfers, int(mask.sum()))}
         return replace(self, **kept)
 
     def save(self, path: Path) -> None:
@@ -137,6 +163,13 @@ class Subset:
         return Subset(weights=fields.pop("weights", None), **fields)
 
 
+def _cluster_sizes(transfers: np.ndarray, count: int) -> np.ndarray:
+    sizes = np.zeros(count + 1)  # the last entry is that of "none"
+    np.add.at(sizes, transfers[:, 0], transfers[:, 2])
+    np.subtract.at(sizes, transfers[:, 1], transfers[:, 2])
+    return sizes[:count].astype(np.float32)
+
+
 def select_with(
     method: Method,
     signals: Signals,
@@ -145,10 +178,13 @@ def select_with(
     budget: int | None = None,
     balanced: bool = True,
     seed: int = 0,
+    context: Context | None = None,
     **options: object,
 ) -> Subset:
     """Select a subset of the samples that `signals` describe; see `methods.select` for the parameters."""
-    options = _resolved_options(method, signals, options)
+    _check_needs(method, signals, context)
+    widths = (0 if m is None else m.shape[1] for m in (signals.logits, signals.features))
+    options = method.resolved(*widths, options)
     labels = signals.labels
     classes = signals.logits.shape[1] if signals.logits is not None else int(labels.max()) + 1 if len(labels) else 0
     class_sizes = torch.bincount(labels, minlength=classes).cpu().numpy()
@@ -156,19 +192,42 @@ def select_with(
         fraction, budget = 1.0, None
     if balanced:
         budgets = class_budgets(class_sizes, fraction=fraction, budget=budget)
-        groups = [(labels == c).nonzero()[:, 0] for c in range(classes)]
+        groups = {c: (labels == c).nonzero()[:, 0] for c, size in enumerate(budgets) if size}
     else:
         budgets = class_budgets(np.array([len(labels)]), fraction=fraction, budget=budget)
-        groups = [torch.arange(len(labels), device=labels.device)]
-    parts = []
-    # Silent where it takes no time, or output is no terminal.
-    quiet = None if len(labels) >= 10_000 and len(groups) > 1 else True
-    bar = tqdm(zip(groups, budgets, strict=True), total=len(groups), desc=method.name, disable=quiet, leave=False)
-    for number, (group, size) in enumerate(bar):
-        if size:
-            picks = method.pick(signals[group], int(size), seeds.generator(seed, "select", number), **options)
-            parts.append(replace(picks, indices=group[picks.indices.to(group.device)]))
+        groups = {0: torch.arange(len(labels), device=labels.device)} if len(labels) else {}
+    budgets = [int(budgets[number]) for number in groups]
+    if method.joint:
+        more = {"context": context} if method.needs_context else {}
+        generator = seeds.generator(seed, "select")
+        picks = method.pick(signals, budgets, generator, groups=list(groups.values()), **more, **options)
+    else:
+        picks = _each(method, signals, groups, budgets, balanced, seed, context, options)
+    parts = [replace(p, indices=g[p.indices.to(g.device)]) for p, g in zip(picks, groups.values(), strict=True)]
     return _join(method, parts, labels, class_sizes, balanced)
+
+
+def _each(method, signals, groups, budgets, balanced, seed, context, options) -> list[Picks]:
+    """Return the picks of each group, one group after the other."""
+    # Silent where it takes no time, or output is no terminal.
+    quiet = None if len(signals) >= 10_000 and len(groups) > 1 else True
+    bar = tqdm(groups.items(), desc=method.name, disable=quiet, leave=False)
+    picks = []
+    for (number, group), size in zip(bar, budgets, strict=True):
+        part = signals[group]
+        if balanced and "validation" in method.needs:
+            part = replace(part, validation=_validation_of(signals, number))
+        more = {"context": context[group]} if method.needs_context else {}
+        picks.append(method.pick(part, size, seeds.generator(seed, "select", number), **more, **options))
+    return picks
+
+
+def _validation_of(signals: Signals, label: int) -> Signals:
+    """Return the validation samples of one class."""
+    own = (signals.validation.labels == label).nonzero()[:, 0]
+    if not len(own):
+        raise UserError(f"the validation split has no sample of class {label}; enlarge it, or select unbalanced")
+    return signals.validation[own]
 
 
 def class_budgets(sizes: np.ndarray, *, fraction: float | None = None, budget: int | None = None) -> np.ndarray:
@@ -224,12 +283,29 @@ def check_fraction(fraction: float) -> None:
         raise UserError(f"a fraction must lie above 0 and at most at 1, not {fraction:g}")
 
 
-def _resolved_options(method: Method, signals: Signals, options: Mapping[str, object]) -> dict[str, object]:
+def _check_needs(method: Method, signals: Signals, context: Context | None) -> None:
+    """Raise UserError that says what the method needs and was not given."""
     for need in method.needs:
-        if getattr(signals, need) is None:
-            raise UserError(f"{method.name} needs {need}, which the signals do not hold; give Signals({need}=…)")
-    classes, features = (0 if m is None else m.shape[1] for m in (signals.logits, signals.features))
-    return method.resolved(classes, features, options)
+        if need in CONTEXT_NEEDS:
+            missing = _missing_of_context(need, context, len(signals))
+            if missing:
+                raise UserError(f"{method.name} needs more than signals: {missing}")
+            continue
+        field, _, entry = need.partition(".")
+        value = getattr(signals, field)
+        if value is None or (entry and entry not in value):
+            what = f"dynamics={{'{entry}': …}}" if entry else f"{field}=…"
+            raise UserError(f"{method.name} needs {field}, which the signals do not hold; give Signals({what})")
+
+
+def _missing_of_context(need: str, context: Context | None, count: int) -> str | None:
+    if need == "network" and (context is None or context.network is None):
+        return "the trained network and the images; give context=Context(split, compute, network=…)"
+    if need == "training" and (context is None or context.fresh_network is None or context.recipe is None):
+        return "the images and networks to train; give context=Context(split, compute, fresh_network=…, recipe=…)"
+    if len(context.split) != count:
+        return f"the images of these {count} samples; the context holds {len(context.split)}"
+    return None
 
 
 def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.ndarray, balanced: bool) -> Subset:
@@ -238,6 +314,7 @@ def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.nd
     indices = torch.cat([part.indices for part in parts])
     weights = None if parts[0].weights is None else torch.cat([part.weights for part in parts]).float().cpu().numpy()
     costs = None if parts[0].costs is None else torch.cat([part.costs for part in parts]).double().cpu().numpy()
+    transfers = None if parts[0].transfers is None else _joined_transfers(parts)
     return Subset(
         indices=indices.cpu().numpy(),
         rank=np.concatenate([np.arange(len(part.indices)) for part in parts]),
@@ -246,6 +323,20 @@ def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.nd
         class_sizes=class_sizes,
         method=method.name,
         balanced=balanced,
-        nested=method.nested and weights is None,
+        nested=method.nested and (weights is None or transfers is not None),
         costs=costs,
+        transfers=transfers,
     )
+
+
+def _joined_transfers(parts: list[Picks]) -> np.ndarray:
+    """Return the transfers of all groups, with positions in the joint subset."""
+    offset, joined = 0, []
+    for part in parts:
+        shift = torch.tensor([offset, offset, 0], device=part.transfers.device)
+        none = part.transfers[:, 1] < 0
+        moved = part.transfers + shift
+        moved[none, 1] = -1
+        joined.append(moved)
+        offset += len(part.indices)
+    return torch.cat(joined).cpu().numpy()

@@ -23,8 +23,8 @@ class Signals:
     logits: (n, C) its outputs, before softmax.
     labels: (n,) integers in [0, C).
     dynamics: per-epoch records of pretraining, a mapping with `correctness`, `margin` and `error_norm`, each (E, n).
-    validation: the signals of a held-out split.
-    initialisations: signals of the same samples under several networks.
+    validation: the signals of a held-out split, under the same network.
+    initialisations: signals of the same samples, in the same order, under several networks.
 
     NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. Everything is kept
     on the device of `labels`. Features and logits may be missing for methods that read labels alone.
@@ -51,6 +51,10 @@ class Signals:
             raise UserError(f"a label is {int(labels.max())}, but logits have {self.logits.shape[1]} columns")
         if self.dynamics is not None:
             object.__setattr__(self, "dynamics", _dynamics(self.dynamics, labels))
+        if self.validation is not None:
+            _check_validation(self)
+        if self.initialisations is not None:
+            object.__setattr__(self, "initialisations", _initialisations(self.initialisations, labels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,8 +109,35 @@ def _dynamics(dynamics: Mapping[str, object], labels: Tensor) -> dict[str, Tenso
     unknown = set(dynamics) - set(DYNAMICS)
     if unknown:
         raise UserError(f"unknown dynamics {sorted(unknown)}; known: {', '.join(DYNAMICS)}")
-    kept = {name: _tensor(value).to(labels.device) for name, value in dynamics.items()}
+    kept = {name: _tensor(value).detach().to(labels.device) for name, value in dynamics.items()}
     for name, value in kept.items():
         if value.ndim != 2 or value.shape[1] != len(labels):
             raise UserError(f"dynamics '{name}' must have shape (epochs, {len(labels)}), not {tuple(value.shape)}")
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(f"dynamics '{name}' hold a value that is not finite; retrain or clean them first")
     return kept
+
+
+def _check_validation(signals: Signals) -> None:
+    validation = signals.validation
+    if not isinstance(validation, Signals):
+        raise UserError(f"validation must be Signals of a held-out split, not {type(validation).__name__}")
+    for name in ("features", "logits"):
+        own, other = getattr(signals, name), getattr(validation, name)
+        if own is not None and other is not None and own.shape[1] != other.shape[1]:
+            raise UserError(
+                f"validation {name} have {other.shape[1]} columns, but those of the training samples {own.shape[1]}; "
+                f"take both from one network"
+            )
+
+
+def _initialisations(given: Sequence[Signals], labels: Tensor) -> tuple[Signals, ...]:
+    given = tuple(given)
+    if not given:
+        raise UserError("initialisations are empty; give the signals of at least one network, or None")
+    for number, signals in enumerate(given):
+        if not isinstance(signals, Signals):
+            raise UserError(f"initialisations must be Signals, not {type(signals).__name__}")
+        if not torch.equal(signals.labels.to(labels.device), labels):
+            raise UserError(f"initialisation {number} is of other samples: its labels differ")
+    return given

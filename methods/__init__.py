@@ -3,6 +3,7 @@
 import importlib
 import pkgutil
 
+from lcmat.context import Context
 from lcmat.errors import lookup
 from lcmat.selection import Method, Subset, select_with
 from lcmat.signals import Signals
@@ -31,13 +32,17 @@ def select(
     budget: int | None = None,
     balanced: bool = True,
     seed: int = 0,
+    context: Context | None = None,
     **options: object,
 ) -> Subset:
     """Select a subset of the n samples that `signals` describe.
 
     Give either `fraction`, in (0, 1], or `budget`, the number of samples. `balanced` selects class by class:
     max(1, round(fraction · n_c)) of each class, or the budget shared in proportion to the class sizes. `seed` decides
-    all that is random in the method. `options` are the method's own, such as rho, K and weights of LCMat-S.
+    all that is random in the method. `options` are the method's own, such as rho, K and weights of LCMat-S; they are
+    listed in methods/README.md. `context` holds the images and networks for the methods that need more than signals.
     Raises UserError (a ValueError) for bad values, unknown names, and signals that lack what the method needs.
     """
-    return select_with(get(method), signals, fraction=fraction, budget=budget, balanced=balanced, seed=seed, **options)
+    return select_with(
+        get(method), signals, fraction=fraction, budget=budget, balanced=balanced, seed=seed, context=context, **options
+    )
