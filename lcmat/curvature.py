@@ -19,7 +19,6 @@ from lcmat.errors import UserError
 from lcmat.signals import Signals
 
 
-
 def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return p = softmax(logits) and q = 1 − p, both (n, C) in float64, exact also where p rounds to one.
 

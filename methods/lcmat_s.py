@@ -24,7 +24,8 @@ def lcmat_s(
     Deterministic: `generator` is not used.
     """
     cover = facility_location(LossCurvatureDistance(signals, rho, K), budget)
-    return Picks(cover.indices, weights=cover.cluster_sizes if weights else None, costs=cover.costs)
+    extra = (cover.cluster_sizes, cover.costs, cover.transfers) if weights else (None, cover.costs, None)
+    return Picks(cover.indices, *extra)
 
 
 def resolve(classes: int, features: int, rho: float, K: int | None, weights: bool) -> dict[str, object]:

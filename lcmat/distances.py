@@ -1,0 +1,117 @@
+"""Pairwise distances of n samples, by rows: what k-center and facility location ask for (see `Distance` there).
+
+All are in float64, and exact also for samples that nearly coincide. Exact duplicates share one representative: they
+are at distance exactly 0, and equally far from the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+# Elements of one temporary block: 2²² float64 values are 32 MiB.
+BLOCK_ELEMENTS = 2**22
+# Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
+CANCELLATION = 1e-6
+# Vectors up to this size are held; larger ones are formed in blocks whenever they are asked for.
+VECTOR_BYTES = 2**30
+
+
+def first_of_equals(*matrices: Tensor) -> Tensor:
+    """Return for each of n samples the lowest index with the very same rows in all matrices (n, …), as (n,)."""
+    n, device = len(matrices[0]), matrices[0].device
+    rows = [matrix[:, None].double() if matrix.ndim == 1 else matrix.double() for matrix in matrices]
+    # Equal samples have equal sums: only where sums repeat need whole rows be compared.
+    sums = sum(matrix.sum(1) for matrix in rows)
+    if len(sums.unique()) == n:
+        return torch.arange(n, device=device)
+    _, group = torch.cat(rows, 1).unique(dim=0, return_inverse=True)
+    first = torch.full((n,), n, device=device).scatter_reduce(0, group, torch.arange(n, device=device), "amin")
+    return first[group]
+
+
+class VectorDistance:
+    """Euclidean distances ‖x_i − x_j‖₂ of vectors x that are formed in blocks, (b, D) for an index (b,) or a slice."""
+
+    def __init__(self, form: Callable[[Tensor | slice], Tensor], width: int, representative: Tensor) -> None:
+        """Take the function that forms vectors, their length D, and for each of n samples the first of its equals."""
+        n = self.count = len(representative)
+        self.representative = representative
+        self.all_different = bool((representative.diff() == 1).all())
+        self.step = max(1, BLOCK_ELEMENTS // width)
+        if n * width * 8 <= VECTOR_BYTES:
+            vectors = torch.cat([form(part) for part in self._slices()])
+            self.form, self.step = vectors.__getitem__, n
+        else:
+            self.form = form
+        self.squared_norm = torch.cat([self.form(part).square().sum(1) for part in self._slices()])
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return D[index], (len(index), n)."""
+        size = max(1, BLOCK_ELEMENTS // self.count)
+        rows = torch.cat([self._block(part) for part in self.representative[index].split(size)])
+        return rows if self.all_different else rows[:, self.representative]
+
+    def _slices(self) -> list[slice]:
+        return [slice(start, start + self.step) for start in range(0, self.count, self.step)]
+
+    def _block(self, index: Tensor) -> Tensor:
+        own = self.form(index)
+        inner = torch.cat([own @ self.form(part).T for part in self._slices()], 1)
+        scale = self.squared_norm[index, None] + self.squared_norm
+        squared = torch.sub(scale, inner, alpha=2, out=inner)
+        lost = (squared < CANCELLATION * scale).nonzero()
+        for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // own.shape[1]))):
+            squared[i, j] = (own[i] - self.form(j)).square().sum(1)
+        return squared.clamp_(min=0).sqrt_()
+
+
+def euclidean(matrix: Tensor) -> VectorDistance:
+    """Return the distances between the rows of a matrix (n, D)."""
+    matrix = matrix.double()
+    return VectorDistance(matrix.__getitem__, matrix.shape[1], first_of_equals(matrix))
+
+
+class CosineDistance:
+    """½ − ½ cos(x_i, x_j) for x = a ⊗ h, from the two factors: the product is never formed. cos with 0 is 0."""
+
+    def __init__(self, a: Tensor, h: Tensor) -> None:
+        """Take the factors a (n, C) and h (n, d)."""
+        self.representative = first_of_equals(a, h)
+        self.all_different = bool((self.representative.diff() == 1).all())
+        self.a = a.double() / a.double().norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        self.h = h.double() / h.double().norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return D[index], (len(index), n)."""
+        first = self.representative[index]
+        cosine = (self.a[first] @ self.a.T).mul_(self.h[first] @ self.h.T)
+        rows = cosine.mul_(-0.5).add_(0.5).clamp_(min=0)
+        return rows if self.all_different else rows[:, self.representative]
+
+
+class SymmetricDivergence:
+    """½ KL(p_i ‖ p_j) + ½ KL(p_j ‖ p_i) = ½ Σ_c (p_ic − p_jc)(log p_ic − log p_jc), between rows of p (n, C) > 0."""
+
+    def __init__(self, p: Tensor) -> None:
+        """Take the distributions."""
+        self.p, self.log = p, p.log()
+
+    def __len__(self) -> int:
+        return len(self.p)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Return D[index], (len(index), n)."""
+        size = max(1, BLOCK_ELEMENTS // self.p.numel())
+        return torch.cat([self._block(part) for part in torch.as_tensor(index).split(size)])
+
+    def _block(self, index: Tensor) -> Tensor:
+        return 0.5 * ((self.p[index, None] - self.p) * (self.log[index, None] - self.log)).sum(2)

@@ -1,0 +1,18 @@
+"""How all methods turn scores into picks: the highest first, ties to the lowest index."""
+
+import torch
+from torch import Tensor
+
+# Scores that differ by less than this share of their size are equal to rounding (float64).
+TIE = 1e-13
+
+
+def ranked(scores: Tensor, budget: int) -> Tensor:
+    """Return the indices of the `budget` highest of scores (n,), highest first."""
+    return scores.sort(descending=True, stable=True).indices[:budget]
+
+
+def first_largest(scores: Tensor) -> int:
+    """Return the lowest index whose score (n,) is the largest but for rounding; −∞ marks what may not be chosen."""
+    best = scores.max()
+    return int((scores >= best - TIE * best.abs()).to(torch.uint8).argmax())

@@ -1,0 +1,150 @@
+"""Samples near the decision boundary: CAL by the predictions of neighbours, DeepFool by moving the image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lcmat.context import Context
+from lcmat.distances import BLOCK_ELEMENTS, euclidean
+from lcmat.errors import UserError
+from lcmat.ranking import ranked
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+# Images whose distance is found at once.
+BATCH = 250
+# Distances that differ by less than this share are equal to rounding.
+TIE = 1e-12
+
+
+def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: int = 10) -> Picks:
+    """Choose the largest mean KL(p_neighbour ‖ p_sample) over the nearest in feature space (Margatina et al. 2021).
+
+    Samples that look alike and are predicted differently lie near the boundary (Algorithm 1). The neighbours of a
+    sample are the `neighbours` nearest others of the group, by Euclidean distance.
+    """
+    if len(signals) == 1:
+        return Picks(torch.zeros(1, dtype=torch.int64))
+    nearest = nearest_others(signals.features, min(neighbours, len(signals) - 1))
+    log_p = F.log_softmax(signals.logits.double(), 1).clamp(min=-1e300)
+    p = log_p.exp()
+    negative_entropy = (p * log_p).sum(1)
+    # Σ_c p_jc (log p_jc − log p_ic), averaged over the neighbours j.
+    divergence = negative_entropy[nearest].mean(1) - (p[nearest].mean(1) * log_p).sum(1)
+    return Picks(ranked(divergence, budget))
+
+
+def nearest_others(features: Tensor, count: int) -> Tensor:
+    """Return for each of n samples the `count` nearest others, (n, count), ties to the lowest index."""
+    distance = euclidean(features)
+    n = len(distance)
+    found = []
+    for part in torch.arange(n, device=features.device).split(max(1, BLOCK_ELEMENTS // n)):
+        rows = distance.rows(part)
+        rows[torch.arange(len(part)), part] = torch.inf
+        values, indices = rows.topk(count, dim=1, largest=False)
+        farthest = values.amax(1, keepdim=True)
+        within = (rows <= farthest * (1 + TIE)).sum(1) > count
+        for row in within.nonzero()[:, 0].tolist():  # more candidates than places: topk takes any of them
+            surely = (rows[row] < farthest[row] * (1 - TIE)).nonzero()[:, 0]
+            tied = (rows[row] <= farthest[row] * (1 + TIE)).nonzero()[:, 0]
+            tied = tied[~torch.isin(tied, surely)]
+            indices[row] = torch.cat([surely, tied])[:count]
+        found.append(indices)
+    return torch.cat(found)
+
+
+def deep_fool(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    context: Context,
+    overshoot: float = 0.02,
+    iterations: int = 50,
+    classes: int = 10,
+) -> Picks:
+    """Choose the images that the smallest perturbation takes across the boundary (Ducoffe & Precioso 2018, DFAL)."""
+    network, compute = context.network, context.compute
+    was_training = network.training
+    network.to(compute.device).eval()
+    norms = []
+    parts = torch.arange(len(signals)).split(BATCH)
+    quiet = None if len(signals) > 2 * BATCH else True
+    try:
+        for images, _, _ in tqdm(
+            context.split.batches(parts), total=len(parts), desc="DeepFool", disable=quiet, leave=False
+        ):
+            norms.append(perturbation(network, compute.inputs(images), overshoot, iterations, classes))
+    finally:
+        network.train(was_training)
+    return Picks(ranked(-torch.cat(norms), budget))
+
+
+def perturbation(network: nn.Module, inputs: Tensor, overshoot: float, iterations: int, classes: int) -> Tensor:
+    """Return the Euclidean norms (b,) of DeepFool's perturbations of inputs (b, …) (Moosavi-Dezfooli et al. 2016).
+
+    Algorithm 2: step to the nearest boundary of the linearised network, among the `classes` classes of largest logit,
+    until the prediction changes at the input plus (1 + overshoot) times the steps so far. Infinite where no class can
+    be reached. `inputs` and the network's weights stay as they are.
+    """
+    total = torch.zeros_like(inputs)
+    unreachable = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
+    own = None
+    going = torch.arange(len(inputs), device=inputs.device)
+    for _ in range(iterations):
+        x = (inputs[going] + (1 + overshoot) * total[going]).requires_grad_()
+        logits = network(x).float()
+        if own is None:
+            own = logits.argmax(1)
+            others = logits.topk(min(classes, logits.shape[1]), dim=1).indices
+        same = logits.argmax(1) == own[going]
+        step = _step(x, logits, own[going], others[going])
+        found = torch.isfinite(step.flatten(1)).all(1)
+        unreachable[going[same & ~found]] = True
+        moving = same & found
+        total[going[moving]] += step[moving]
+        going = going[moving]
+        if not len(going):
+            break
+    norms = (1 + overshoot) * total.flatten(1).norm(dim=1)
+    return norms.masked_fill(unreachable, torch.inf)
+
+
+def _step(x: Tensor, logits: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """Return the step from x to the nearest of the linearised boundaries; not finite where none is there."""
+    nearest = torch.full((len(x),), torch.inf, device=x.device)
+    step = torch.full_like(x, torch.nan)
+    gap = logits.gather(1, others) - logits.gather(1, own[:, None])
+    for k in range(others.shape[1]):
+        (normal,) = torch.autograd.grad(gap[:, k].sum(), x, retain_graph=k + 1 < others.shape[1])
+        squared = normal.flatten(1).square().sum(1)
+        distance = torch.where(squared > 0, gap[:, k].detach().abs() / squared.sqrt(), torch.inf)
+        closer = (distance < nearest) & (others[:, k] != own)
+        nearest[closer] = distance[closer]
+        scale = gap[closer, k].detach().abs() / squared[closer]
+        step[closer] = scale.view(-1, *[1] * (x.ndim - 1)) * normal[closer]
+    return step
+
+
+def resolve_cal(classes: int, features: int, neighbours: int) -> dict[str, object]:
+    """Refuse what cannot be."""
+    if not (isinstance(neighbours, int) and neighbours >= 1):
+        raise UserError(f"neighbours must be a whole number of at least 1, not {neighbours}")
+    return {"neighbours": neighbours}
+
+
+def resolve_deep_fool(
+    classes_of_layer: int, features: int, overshoot: float, iterations: int, classes: int
+) -> dict[str, object]:
+    """Refuse what cannot be."""
+    if not 0 <= overshoot < float("inf"):
+        raise UserError(f"overshoot must be 0 or more and finite, not {overshoot}")
+    for name, value, least in (("iterations", iterations, 1), ("classes", classes, 2)):
+        if not (isinstance(value, int) and value >= least):
+            raise UserError(f"{name} must be a whole number of at least {least}, not {value}")
+    return {"overshoot": float(overshoot), "iterations": iterations, "classes": classes}
+
+
+CAL = Method("CAL", cal, resolve=resolve_cal)
+DEEP_FOOL = Method("DeepFool", deep_fool, needs=("network",), resolve=resolve_deep_fool)

@@ -1,0 +1,71 @@
+"""Facility location over gradients: one engine, and the distances of Craig and AdaCore."""
+
+import torch
+
+from lcmat.curvature import LossCurvatureDistance, gradient_factors, hessian_factors
+from lcmat.distances import VectorDistance, first_of_equals
+from lcmat.errors import UserError
+from lcmat.facility_location import facility_location
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+
+def craig(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose the medoids of greedy facility location under ‖g_i − g_j‖₂ (Mirzasoleiman et al., ICML 2020, Algorithm 1).
+
+    The weight of a medoid is the number of samples nearest to it, so that weights sum to the number of samples.
+    """
+    cover = facility_location(LossCurvatureDistance(signals, rho=0.0), budget)
+    return Picks(cover.indices, cover.cluster_sizes, cover.costs, cover.transfers)
+
+
+def adacore(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    damping: float = 0.1,
+    mean_curvature: bool = False,
+    weights: bool = False,
+) -> Picks:
+    """Choose the medoids under the distance of preconditioned gradients g_i/(λ_i + δ) (Pooladzandi et al., ICML 2022).
+
+    δ = `damping` times the mean of λ over samples and dimensions, since λ is zero where a feature is, and nearly zero
+    for sure predictions. `mean_curvature` divides by the mean λ̄ of the group in place of each sample's own.
+    `weights` adds Craig's weights.
+    """
+    cover = facility_location(PreconditionedDistance(signals, damping, mean_curvature), budget)
+    extra = (cover.cluster_sizes, cover.costs, cover.transfers) if weights else (None, cover.costs, None)
+    return Picks(cover.indices, *extra)
+
+
+class PreconditionedDistance(VectorDistance):
+    """‖g_i/(λ_i + δ) − g_j/(λ_j + δ)‖₂; unlike g, these vectors are no products of two factors."""
+
+    def __init__(self, signals: Signals, damping: float, mean_curvature: bool) -> None:
+        """Take the signals of the n samples among which distances are measured."""
+        a, h = gradient_factors(signals)
+        b, u = hessian_factors(signals)
+        mean = torch.einsum("nc,nk->ck", b, u) / len(a)
+        # Where no prediction is unsure to any digit, all of λ is 0, and dividing by any constant serves.
+        delta = damping * float(mean.mean()) or 1.0
+
+        def form(index: torch.Tensor | slice) -> torch.Tensor:
+            gradient = a[index][:, :, None] * h[index][:, None, :]
+            curvature = mean if mean_curvature else b[index][:, :, None] * u[index][:, None, :]
+            return gradient.div_(curvature + delta).flatten(1)
+
+        representative = first_of_equals(signals.features, signals.logits, signals.labels)
+        super().__init__(form, a.shape[1] * h.shape[1], representative)
+
+
+def resolve_adacore(
+    classes: int, features: int, damping: float, mean_curvature: bool, weights: bool
+) -> dict[str, object]:
+    """Refuse a damping that does not keep the division finite."""
+    if not 0 < damping < float("inf"):
+        raise UserError(f"damping must be above 0 and finite, not {damping}")
+    return {"damping": float(damping), "mean_curvature": bool(mean_curvature), "weights": bool(weights)}
+
+
+CRAIG = Method("Craig", craig)
+ADACORE = Method("AdaCore", adacore, resolve=resolve_adacore)

@@ -1,0 +1,64 @@
+"""What was seen while the network was pretrained: Forgetting and CCS."""
+
+import torch
+from torch import Tensor
+
+from lcmat.errors import UserError
+from lcmat.ranking import ranked
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+
+def forgetting(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose what was forgotten most often: right in one epoch and wrong in the next (Toneva et al., ICLR 2019).
+
+    What was never right counts as forgotten infinitely often. Counts are small integers, so most samples tie; ties
+    are broken at random, for the order of a file may mean something.
+    """
+    right = signals.dynamics["correctness"].bool()
+    count = (right[:-1] & ~right[1:]).sum(0).double()
+    count[~right.any(0)] = torch.inf
+    shuffled = torch.randperm(len(signals), generator=generator).to(count.device)
+    return Picks(shuffled[ranked(count[shuffled], budget)])
+
+
+def ccs(signals: Signals, budget: int, generator: torch.Generator, beta: float = 0.3, bins: int = 50) -> Picks:
+    """Choose evenly over the range of difficulty, without the hardest (Zheng et al., ICLR 2023, Algorithm 1).
+
+    Difficulty is the area under the margin, the mean over epochs of logit_y − max_{c≠y} logit_c: low is hard. The
+    share `beta` of lowest values is dropped (fewer, if the budget needs them); the rest falls into `bins` bins of
+    equal width, from each of which equally many are drawn at random, what a small bin lacks coming from the others.
+    """
+    area = signals.dynamics["margin"].double().mean(0)
+    dropped = min(int(beta * len(area)), len(area) - budget)
+    kept = area.sort(stable=True).indices[dropped:].sort().values
+    bin_of = _bins(area[kept], bins)
+    members = [kept[(bin_of == b).nonzero()[:, 0]] for b in bin_of.unique()]
+    members.sort(key=len)  # smallest first: what it lacks is shared among those that follow
+    chosen, wanted = [], budget
+    for position, member in enumerate(members):
+        share = min(len(member), wanted // (len(members) - position))
+        chosen.append(member[torch.randperm(len(member), generator=generator)[:share].to(member.device)])
+        wanted -= share
+    return Picks(torch.cat(chosen))
+
+
+def _bins(values: Tensor, count: int) -> Tensor:
+    """Return in which of `count` bins of equal width over their range the values (n,) lie."""
+    low, high = values.min(), values.max()
+    if low == high:
+        return torch.zeros_like(values, dtype=torch.int64)
+    return ((values - low) / (high - low) * count).long().clamp(max=count - 1)
+
+
+def resolve_ccs(classes: int, features: int, beta: float, bins: int) -> dict[str, object]:
+    """Refuse what cannot be."""
+    if not 0 <= beta < 1:
+        raise UserError(f"beta must be at least 0 and below 1, not {beta}")
+    if not (isinstance(bins, int) and bins >= 1):
+        raise UserError(f"bins must be a whole number of at least 1, not {bins}")
+    return {"beta": float(beta), "bins": bins}
+
+
+FORGETTING = Method("Forgetting", forgetting, needs=("dynamics.correctness",))
+CCS = Method("CCS", ccs, needs=("dynamics.margin",), nested=False, resolve=resolve_ccs)

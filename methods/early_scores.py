@@ -1,0 +1,29 @@
+"""Scores early in training, a mean over several initialisations (Paul et al., NeurIPS 2021): GraNd and EL2N."""
+
+import torch
+from torch import Tensor
+
+from lcmat.curvature import gradient_factors
+from lcmat.ranking import ranked
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+
+def grand(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose the largest mean norm of the gradient, ‖g‖₂ = ‖a‖₂ ‖h̃‖₂ in the last layer (Definition 2.1)."""
+    norms = [_norm(a) * _norm(h) for a, h in map(gradient_factors, signals.initialisations)]
+    return Picks(ranked(torch.stack(norms).mean(0), budget))
+
+
+def el2n(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose the largest mean norm of the error, ‖p − onehot(y)‖₂ (Definition 2.2)."""
+    norms = [_norm(gradient_factors(one)[0]) for one in signals.initialisations]
+    return Picks(ranked(torch.stack(norms).mean(0), budget))
+
+
+def _norm(rows: Tensor) -> Tensor:
+    return rows.norm(dim=1)
+
+
+GRAND = Method("GraNd", grand, needs=("initialisations",))
+EL2N = Method("EL2N", el2n, needs=("initialisations",))

@@ -1,0 +1,48 @@
+"""GradMatch: a weighted subset whose summed gradient is that of everything, or of a validation set."""
+
+import torch
+from torch import Tensor
+
+from lcmat.curvature import gradient_factors
+from lcmat.errors import UserError
+from lcmat.matching_pursuit import matching_pursuit
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+
+def grad_match(signals: Signals, budget: int, generator: torch.Generator, regularisation: float = 0.5) -> Picks:
+    """min over w ≥ 0 of ‖Σ w_i g_i − Σ_i g_i‖² + λ‖w‖², by orthogonal matching pursuit (Killamsetty et al. 2021a).
+
+    λ = `regularisation` · mean ‖g‖², which does not depend on the scale of the gradients. Samples whose weight comes
+    out as zero get the smallest positive weight, so that exactly the budget is used.
+    """
+    a, h = gradient_factors(signals)
+    return _matched(a, h, a.T @ h, budget, regularisation)
+
+
+def grad_match_val(signals: Signals, budget: int, generator: torch.Generator, regularisation: float = 0.5) -> Picks:
+    """The same with the summed gradient of the validation samples as target, of the same class if balanced."""
+    a, h = gradient_factors(signals)
+    target_a, target_h = gradient_factors(signals.validation)
+    return _matched(a, h, target_a.T @ target_h, budget, regularisation)
+
+
+def _matched(a: Tensor, h: Tensor, target: Tensor, budget: int, regularisation: float) -> Picks:
+    penalty = regularisation * float((a.square().sum(1) * h.square().sum(1)).mean())
+    indices, weights = matching_pursuit(a, h, target, budget, penalty)
+    positive = weights[weights > 0]
+    weights[weights <= 0] = positive.min() if len(positive) else 1.0
+    return Picks(indices, weights)
+
+
+def resolve(classes: int, features: int, regularisation: float) -> dict[str, object]:
+    """Refuse a negative λ."""
+    if not 0 <= regularisation < float("inf"):
+        raise UserError(f"regularisation must be 0 or more and finite, not {regularisation}")
+    return {"regularisation": float(regularisation)}
+
+
+GRAD_MATCH = Method("GradMatch", grad_match, nested=False, resolve=resolve)
+GRAD_MATCH_VAL = Method(
+    "GradMatch-Val", grad_match_val, needs=("features", "logits", "validation"), nested=False, resolve=resolve
+)

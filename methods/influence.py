@@ -1,0 +1,152 @@
+"""Influential: leave out what changes the trained parameters least (Yang et al., Dataset Pruning, ICLR 2023)."""
+
+import torch
+from torch import Tensor
+
+from lcmat.curvature import gradient_factors, probabilities
+from lcmat.errors import UserError
+from lcmat.facility_location import MATRIX_BYTES
+from lcmat.ranking import first_largest
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+# Up to this many parameters of the last layer the Hessian is exact; beyond, a Kronecker product stands for it.
+EXACT_PARAMETERS = 8192
+# Up to this many, influences are in float64, beyond in float32, from an inverse in float64.
+DOUBLE_PARAMETERS = 2048
+# Samples on each side among which swaps are looked for.
+SHORTLIST = 512
+
+
+def influential(
+    signals: Signals,
+    budgets: list[int],
+    generator: torch.Generator,
+    groups: list[Tensor],
+    damping: float = 0.01,
+    swaps: int = 100,
+) -> list[Picks]:
+    """Keep `budget` samples such that the removed set R has the smallest ‖Σ_{i∈R} H⁻¹ g_i‖₂ (Eq. 7 there).
+
+    H is the Hessian of the mean loss of *all* samples in the last layer, damped by `damping` times its mean diagonal.
+    Greedy choice of the smaller of the kept and the removed set, each time the sample that leaves the smallest norm;
+    then up to `swaps` best exchanges of a kept for a removed sample while these lower it.
+    """
+    influence = _influence(signals, damping)
+    return [Picks(keep(influence(group), budget, swaps)) for group, budget in zip(groups, budgets, strict=True)]
+
+
+def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
+    """Return which `budget` of n vectors (n, D) to keep so that the sum of the others is small."""
+    n = len(vectors)
+    keeping = budget <= n - budget
+    total = vectors.sum(0)
+    taken = _greedy(vectors, total if keeping else torch.zeros_like(total), budget if keeping else n - budget, keeping)
+    mask = torch.zeros(n, dtype=torch.bool, device=vectors.device)
+    mask[taken] = True
+    kept = taken if keeping else (~mask).nonzero()[:, 0]
+    return _swapped(vectors, kept, swaps)
+
+
+def _greedy(vectors: Tensor, rest: Tensor, count: int, subtract: bool) -> Tensor:
+    """Take `count` vectors off `rest` (or add them to it), each time the one that leaves the smallest norm."""
+    sign = -1.0 if subtract else 1.0
+    squared_norm = vectors.square().sum(1)
+    gram = vectors @ vectors.T if len(vectors) ** 2 * vectors.element_size() <= MATRIX_BYTES else None
+    inner = vectors @ rest
+    left = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    taken = []
+    for _ in range(count):
+        pick = first_largest((-2 * sign * inner - squared_norm).masked_fill(~left, -torch.inf))
+        taken.append(pick)
+        left[pick] = False
+        inner += sign * (vectors @ vectors[pick] if gram is None else gram[pick])
+    return torch.tensor(taken, dtype=torch.int64, device=vectors.device)
+
+
+def _swapped(vectors: Tensor, kept: Tensor, swaps: int) -> Tensor:
+    """Exchange kept for removed samples, the best exchange first, while the norm of the removed sum falls."""
+    kept = kept.clone()
+    squared_norm = vectors.square().sum(1)
+    removed = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    removed[kept] = False
+    out = removed.nonzero()[:, 0]
+    rest = vectors[out].double().sum(0)
+    for _ in range(swaps if len(out) else 0):
+        inner = vectors @ rest.to(vectors.dtype)
+        # ‖rest − v_i + v_j‖² − ‖rest‖² for i back into the kept set and j out of it
+        back, away = squared_norm[out] - 2 * inner[out], squared_norm[kept] + 2 * inner[kept]
+        i, j = (side.topk(min(SHORTLIST, len(side)), largest=False).indices for side in (back, away))
+        change = back[i, None] + away[j] - 2 * vectors[out[i]] @ vectors[kept[j]].T
+        best = int(change.argmin())
+        row, column = i[best // len(j)], j[best % len(j)]
+        moved = rest - vectors[out[row]].double() + vectors[kept[column]].double()
+        if not float(moved.norm()) < float(rest.norm()) * (1 - 1e-9):
+            break
+        rest = moved
+        out[row], kept[column] = kept[column].clone(), out[row].clone()
+    return kept
+
+
+def _influence(signals: Signals, damping: float):
+    """Return a function from positions (b,) to the influences H⁻¹g, (b, D) in an orthonormal basis."""
+    a, h = gradient_factors(signals)
+    p, _ = probabilities(signals.logits)
+    # a sums to zero over the classes, and H maps such vectors to such: one class less, in an orthonormal basis.
+    basis = _zero_sum_basis(p.shape[1]).to(p)
+    width = basis.shape[1] * h.shape[1]
+    dtype = torch.float64 if width <= DOUBLE_PARAMETERS else torch.float32
+    if width <= EXACT_PARAMETERS:
+        inverse = _damped_inverse(_hessian(p, h, basis), damping).to(dtype)
+        return lambda i: _outer((a[i] @ basis).to(dtype), h[i].to(dtype)) @ inverse
+    # The eigenvectors of a Kronecker product are those of its factors; in their basis it is divided by.
+    values_p, vectors_p = torch.linalg.eigh(_mean_class_hessian(p, basis))
+    values_h, vectors_h = torch.linalg.eigh(h.T @ h / len(h))
+    values = torch.outer(values_p.clamp(min=0), values_h.clamp(min=0)).flatten()
+    scale = 1 / (values + (damping * float(values.mean()) or 1.0))
+    return lambda i: (_outer((a[i] @ basis) @ vectors_p, h[i] @ vectors_h) * scale).to(dtype)
+
+
+def _zero_sum_basis(classes: int) -> Tensor:
+    """Return an orthonormal basis (C, C−1) of the vectors that sum to zero."""
+    centred = torch.eye(classes, dtype=torch.float64) - 1 / classes
+    return torch.linalg.qr(centred[:, : classes - 1]).Q
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    return (left[:, :, None] * right[:, None, :]).flatten(1)
+
+
+def _mean_class_hessian(p: Tensor, basis: Tensor) -> Tensor:
+    """Return the mean of diag(p) − ppᵀ over the samples, in the basis."""
+    return basis.T @ (torch.diag(p.mean(0)) - p.T @ p / len(p)) @ basis
+
+
+def _hessian(p: Tensor, h: Tensor, basis: Tensor) -> Tensor:
+    """Return the Hessian of the mean loss, mean of (diag(p) − ppᵀ) ⊗ h̃h̃ᵀ, in the basis; block by block."""
+    classes, width = basis.shape[1], h.shape[1]
+    projected = p @ basis
+    hessian = torch.empty(classes, width, classes, width, dtype=h.dtype, device=h.device)
+    for k in range(classes):
+        for l in range(k + 1):  # noqa: E741
+            factor = p @ (basis[:, k] * basis[:, l]) - projected[:, k] * projected[:, l]
+            hessian[k, :, l] = hessian[l, :, k] = (h * factor[:, None]).T @ h / len(h)
+    return hessian.reshape(classes * width, classes * width)
+
+
+def _damped_inverse(hessian: Tensor, damping: float) -> Tensor:
+    # Where every prediction is sure to all digits, H is 0, and any multiple of the identity serves.
+    hessian.diagonal().add_(damping * float(hessian.diagonal().mean()) or 1.0)
+    return torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+
+
+def resolve(classes: int, features: int, damping: float, swaps: int) -> dict[str, object]:
+    """Refuse what cannot be."""
+    if not 1e-9 <= damping < float("inf"):
+        raise UserError(f"damping must be at least 1e-9 and finite, not {damping}")
+    if not (isinstance(swaps, int) and swaps >= 0):
+        raise UserError(f"swaps must be a whole number of 0 or more, not {swaps}")
+    return {"damping": float(damping), "swaps": swaps}
+
+
+INFLUENTIAL = Method("Influential", influential, nested=False, joint=True, resolve=resolve)

@@ -1,0 +1,127 @@
+"""Probabilistic: inclusion probabilities learned by policy gradient (Zhou et al., ICML 2022)."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from lcmat import seeds
+from lcmat.context import Context
+from lcmat.errors import UserError
+from lcmat.files import load_tensors, save_tensors
+from lcmat.ranking import ranked
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+from lcmat.training import DivergedError, evaluate, train
+
+
+def probabilistic(
+    signals: Signals,
+    budgets: list[int],
+    generator: torch.Generator,
+    groups: list[Tensor],
+    context: Context,
+    outer_steps: int = 100,
+    inner_epochs: int = 20,
+    step: float = 0.1,
+) -> list[Picks]:
+    """Minimise E_{m ~ Bernoulli(s)} L(θ*(m)) over 0 ≤ s ≤ 1, Σ_{group} s = budget; keep the largest s (Eq. 5 there).
+
+    Each of `outer_steps` draws a mask m, trains a network on it for `inner_epochs` (always from the same weights, so
+    that losses differ by the mask alone) and takes the loss L over all samples. s goes against the policy gradient
+    L ∇ log p(m|s) = L (m − s)/(s(1 − s)) (Algorithm 1), here with the losses so far as baseline and scale, and times
+    s(1 − s) (the natural gradient: its variance stays bounded where s is small), and is projected back.
+    """
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    count = len(signals)
+    s, losses = torch.zeros(count, dtype=torch.float64), []
+    groups = [group.cpu() for group in groups]
+    for group, budget in zip(groups, budgets, strict=True):
+        s[group] = budget / len(group)
+    identity = {"seed": seed, "budgets": budgets, "count": count}
+    s, losses = _restored(context, identity, s, losses)
+    bar = tqdm(range(len(losses), outer_steps), initial=len(losses), total=outer_steps, desc="Probabilistic",
+               disable=None, leave=False)  # fmt: skip
+    for t in bar:
+        mask = _drawn(s, seeds.generator(seed, "mask", t))
+        losses.append(_loss_after_training(context, mask, inner_epochs, seed))
+        bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        s = _updated(s, mask, losses, step, groups, budgets)
+        if context.checkpoint is not None:
+            save_tensors(context.checkpoint, {"identity": identity, "s": s, "losses": losses})
+    order = torch.randperm(count, generator=seeds.generator(seed, "ties"))
+    place = torch.empty_like(order)
+    place[order] = torch.arange(count)
+    picks = []
+    for group, budget in zip(groups, budgets, strict=True):
+        shuffled = place[group].argsort()  # what no mask has told apart is chosen at random
+        picks.append(Picks(shuffled[ranked(s[group][shuffled], budget)]))
+    return picks
+
+
+def projected(s: Tensor, budget: int) -> Tensor:
+    """Return the point of {0 ≤ s ≤ 1, Σ s = budget} nearest to s (n,), by bisection on the shift."""
+    low, high = s.min() - 1, s.max()
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (s - middle).clamp(0, 1).sum() > budget else (low, middle)
+    return (s - high).clamp(0, 1)
+
+
+def _updated(s: Tensor, mask: Tensor, losses: list[float], step: float, groups, budgets) -> Tensor:
+    known = torch.tensor(losses, dtype=torch.float64)
+    known = known[torch.isfinite(known)]
+    if len(known) < 2 or losses[-1] == torch.inf or float(known.std()) == 0:
+        return s
+    advantage = (losses[-1] - float(known.mean())) / float(known.std())
+    s = s - step * advantage * (mask.double() - s)
+    for group, budget in zip(groups, budgets, strict=True):
+        s[group] = projected(s[group], budget)
+    return s
+
+
+def _drawn(s: Tensor, draw: torch.Generator) -> Tensor:
+    """Draw a mask (n,) of at least two samples, which BatchNorm needs."""
+    mask = torch.rand(len(s), generator=draw, dtype=torch.float64) < s
+    if int(mask.sum()) < 2:
+        mask[torch.randperm(len(s), generator=draw)[:2]] = True
+    return mask
+
+
+def _loss_after_training(context: Context, mask: Tensor, epochs: int, seed: int) -> float:
+    """Return the mean cross-entropy over all samples of a network trained on the masked ones; ∞ if that diverged."""
+    network = context.fresh_network(0)
+    chosen = context.split.take(mask.nonzero()[:, 0])
+    try:
+        train(network, chosen, replace(context.recipe, epochs=epochs), context.compute, seed=seed, label="inner")
+    except DivergedError:
+        return float("inf")
+    total = 0.0
+    with torch.no_grad():
+        for logits, labels, _ in evaluate(network, context.split, context.compute):
+            total += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+    return total / len(context.split)
+
+
+def _restored(context: Context, identity: dict, s: Tensor, losses: list[float]) -> tuple[Tensor, list[float]]:
+    if not (context.resume and context.checkpoint is not None and context.checkpoint.exists()):
+        return s, losses
+    state = load_tensors(context.checkpoint)
+    if state.get("identity") != identity:
+        raise UserError(f"checkpoint {context.checkpoint} is of another selection; remove it or leave --resume out")
+    return state["s"], state["losses"]
+
+
+def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, step: float) -> dict[str, object]:
+    """Refuse what cannot be."""
+    for name, value in (("outer_steps", outer_steps), ("inner_epochs", inner_epochs)):
+        if not (isinstance(value, int) and value >= 1):
+            raise UserError(f"{name} must be a whole number of at least 1, not {value}")
+    if not 0 < step < float("inf"):
+        raise UserError(f"step must be above 0 and finite, not {step}")
+    return {"outer_steps": outer_steps, "inner_epochs": inner_epochs, "step": float(step)}
+
+
+PROBABILISTIC = Method("Probabilistic", probabilistic, needs=("training",), nested=False, joint=True, resolve=resolve)

@@ -1,0 +1,34 @@
+"""Uncertainty of the prediction, highest first (Coleman et al., Selection via Proxy, ICLR 2020, section 2)."""
+
+import torch
+
+from lcmat.curvature import probabilities
+from lcmat.ranking import ranked
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
+
+
+def least_confidence(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose the largest 1 − max_c p_c."""
+    p, q = probabilities(signals.logits)
+    return Picks(ranked(q.gather(1, p.argmax(1, keepdim=True))[:, 0], budget))
+
+
+def entropy(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose the largest entropy −Σ_c p_c log p_c."""
+    p, q = probabilities(signals.logits)
+    # log p = log1p(−q) keeps its digits where p is nearly one; 0 log 0 = 0.
+    return Picks(ranked(torch.where(p > 0.5, -p * torch.log1p(-q), torch.special.entr(p)).sum(1), budget))
+
+
+def margin(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Choose the largest 1 − (p₁ − p₂), with p₁ ≥ p₂ the two largest probabilities."""
+    p, q = probabilities(signals.logits)
+    top = p.topk(min(2, p.shape[1]), dim=1)
+    second = top.values[:, 1] if p.shape[1] > 1 else 0.0
+    return Picks(ranked(q.gather(1, top.indices[:, :1])[:, 0] + second, budget))
+
+
+LEAST_CONFIDENCE = Method("LeastConfidence", least_confidence, needs=("logits",))
+ENTROPY = Method("Entropy", entropy, needs=("logits",))
+MARGIN = Method("Margin", margin, needs=("logits",))
