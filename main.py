@@ -12,6 +12,7 @@ from dataclasses import replace
 import methods
 import nets
 from lcmat import data, experiment, options, tables
+from lcmat.bench import Bench, Run, make_bench
 from lcmat.commands.tables import report
 from lcmat.errors import lookup
 from lcmat.hardware import choose_device, choose_precision
@@ -24,9 +25,10 @@ def main(argv: list[str]) -> int:
     args = options.parse(argv)
     args.dataset = data.resolve(args.dataset)
     args.model, *args.cross = (lookup("network", name, nets.names()) for name in (args.model, *args.cross))
-    chosen = [methods.get(name) for name in options.methods_of(args)]
+    chosen = [methods.get(name) for name in _expanded(options.methods_of(args))]
     device = choose_device(_device_name(args))
     settings = options.settings_of(args)
+    experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
     columns = {name: getattr(args, name) for name in ("image_column", "label_column", "train_split", "test_split")}
     dataset = data.load(
@@ -39,7 +41,7 @@ def main(argv: list[str]) -> int:
     )
     settings = replace(settings, recipe=replace(settings.recipe, augmentation=dataset.augmentation))
     compute = Compute(device, choose_precision(args.precision, device), dataset.mean, dataset.std)
-    bench = experiment.make_bench(dataset, compute, _build, settings)
+    bench = make_bench(dataset, compute, _build, settings)
     for line in options.notes(args, loader_used=isinstance(dataset.train, data.FileSplit)):
         print(f"note: {line}", file=sys.stderr)
     runs = _runs(args, chosen)
@@ -50,6 +52,11 @@ def main(argv: list[str]) -> int:
     report(damaged)
     print(f"\n{tables.accuracy_markdown(tables.accuracy_tables(done))}", end="")
     return 0
+
+
+def _expanded(names: list[str]) -> list[str]:
+    """Return the names with "all" replaced by every method."""
+    return [one for name in names for one in (methods.names() if name.casefold() == "all" else [name])]
 
 
 def _once():
@@ -78,10 +85,10 @@ def _build(name: str, dataset: data.Dataset):
     return nets.build(name, dataset.num_classes, channels, size)
 
 
-def _runs(args, chosen: list) -> list[experiment.Run]:
+def _runs(args, chosen: list) -> list[Run]:
     sizes = [{"budget": n} for n in args.budget] if args.budget else [{"fraction": f} for f in args.fraction or [0.1]]
     runs = [
-        experiment.Run(method, seed, test_model=model, **size)
+        Run(method, seed, test_model=model, **size)
         for seed in args.seed  # outermost: one network and its signals serve all methods and fractions
         for method in chosen
         for size in (sizes[:1] if method.everything else sizes)
@@ -99,7 +106,7 @@ def _headline(dataset: data.Dataset, compute: Compute) -> str:
     )
 
 
-def _one(bench: experiment.Bench, run: experiment.Run, position: str) -> dict:
+def _one(bench: Bench, run: Run, position: str) -> dict:
     record = None if bench.settings.overwrite else experiment.recorded(bench, run)
     known = record is not None
     record = record or experiment.run_one(bench, run)

@@ -11,22 +11,30 @@ import matplotlib.pyplot as plt
 from lcmat.files import write_atomically
 from lcmat.tables import Table
 
+COLOURS = [plt.get_cmap("tab10")(i) for i in range(10)]
+MARKERS = "os^vDP"
+
 
 def accuracy_figure(table: Table, folder: Path) -> list[Path]:
     """Draw test accuracy after the last epoch against the fraction, a line and a band for each method.
 
     Writes <slug>.png and .pdf to `folder` and returns their paths.
     """
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for method in table.methods:
+    many = len(table.methods) > 8
+    figure, axes = plt.subplots(figsize=(9, 5) if many else (6, 4), layout="constrained")
+    for number, method in enumerate(table.methods):
         cells = [(f, table.cells[method, f].final) for f in table.fractions if (method, f) in table.cells]
         x = [100 * fraction for fraction, _ in cells]
         mean = [statistics.fmean(values) for _, values in cells]
         std = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in cells]
-        style = {"color": "0.35", "linestyle": "--"} if method in ("Uniform", "Full") else {}
-        (line,) = axes.plot(x, mean, marker="o", markersize=4, label=method, **style)
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
+        if method in ("Uniform", "Full"):
+            style = {"color": "0.35", "linestyle": "--", "marker": "o"}
+        (line,) = axes.plot(x, mean, markersize=4, label=method, **style)
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06 if many else 0.2, linewidth=0)
+    if table.full:
+        axes.axhline(statistics.fmean(table.full.final), color="0.35", linewidth=1, linestyle=":", label="Full")
     axes.set_xscale("log")
     ticks = [100 * fraction for fraction in table.fractions]
     axes.set_xticks(ticks, [f"{tick:.4g}%" for tick in ticks])
@@ -35,7 +43,12 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
     axes.set_ylabel("test accuracy (%)")
     axes.set_title(f"{table.title}: {table.trainings}", fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if many:  # beside the axes, in the order of the right-hand ends
+        handles, labels = axes.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: -handles[i].get_ydata()[-1])
+        figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside right upper", fontsize=8)
+    else:
+        axes.legend()
     paths = [Path(folder) / f"{table.slug}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         # No date in the metadata: the same records give the same file.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from lcmat.bench import Settings
 from lcmat.errors import UserError, suggest
-from lcmat.experiment import Settings
 from lcmat.selection import check_fraction
 from lcmat.training import Recipe
 
@@ -93,7 +93,7 @@ def _add_data(group) -> None:
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
     add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
-    add("--val", default=False, **SWITCH, help="hold out a validation split before pretraining and selection")
+    add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")
     add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")
     add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
 
@@ -109,13 +109,15 @@ def _add_pretraining(group) -> None:
     add("--selection_momentum", "-sm", **FLOAT, default=0.9, help="momentum of SGD")
     add("--selection_nesterov", "-sn", default=True, **SWITCH, help="Nesterov momentum")
     add("--selection_weight_decay", "-swd", **FLOAT, default=5e-4, help="weight decay")
+    add("--initialisations", **INT, default=10, help="GraNd, EL2N: networks whose scores are averaged")
+    add("--initialisation_epochs", **INT, help="epochs of each of them (default: as --selection_epochs)")
     add("--selection_test_interval", "-sti", **INT, default=0, help="epochs between tests of it; 0: none")
     add("--selection_test_fraction", "-stf", **FLOAT, default=1.0, help="share of the test images for that")
 
 
 def _add_selection(group) -> None:
     add = group.add_argument
-    add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods")
+    add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods, or all")
     add(
         "--fraction",
         action=OneOfTwo,
@@ -135,7 +137,8 @@ def _add_selection(group) -> None:
     add("--balance", default=True, **SWITCH, help="select class by class")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
-    add("--weights", default=False, **SWITCH, help="LCMat: train with cluster sizes as weights")
+    add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
+    add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
 def _add_training(group) -> None:
@@ -266,6 +269,26 @@ def rho_of(args: argparse.Namespace) -> float:
     return 2 * args.eps if args.eps is not None else 0.1 if args.rho is None else args.rho
 
 
+def options_of(args: argparse.Namespace) -> dict[str, object]:
+    """Return what --option says, by NAME or METHOD.NAME; values as numbers or switches where they are such."""
+    options = {}
+    for item in args.option:
+        name, equals, value = item.partition("=")
+        if not (name and equals and value):
+            raise UserError(f"--option takes NAME=VALUE, not '{item}'")
+        options[name] = _value(value)
+    return options
+
+
+def _value(text: str) -> object:
+    for parse in (int, float, true_or_false):
+        try:
+            return parse(text)
+        except (ValueError, argparse.ArgumentTypeError):
+            continue
+    return text
+
+
 def settings_of(args: argparse.Namespace) -> Settings:
     """Return what the flags say about all runs. Raises UserError for values that cannot be.
 
@@ -286,6 +309,9 @@ def settings_of(args: argparse.Namespace) -> Settings:
     for name in ("test_interval", "selection_test_interval", "checkpoint_interval"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name} must be 0 or more, not {getattr(args, name)}")
+    for name in ("initialisations", "initialisation_epochs"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     for name in ("pretrained", "resume"):
         if isinstance(getattr(args, name), str) and not Path(getattr(args, name)).exists():
             raise UserError(f"no such file: {getattr(args, name)} (--{name})")
@@ -296,14 +322,17 @@ def settings_of(args: argparse.Namespace) -> Settings:
         selection_test_interval=args.selection_test_interval,
         selection_test_fraction=args.selection_test_fraction,
         balance=args.balance,
-        options={"rho": rho_of(args), "K": args.K, "weights": args.weights},
+        initialisations=args.initialisations,
+        initialisation_epochs=args.initialisation_epochs,
+        options={"rho": rho_of(args), "K": args.K, "weights": args.weights, **options_of(args)},
         recipe=_recipe(
             args, "", args.train_batch,
             scheduler=args.scheduler, min_lr=args.min_lr, step_size=args.step_size, gamma=args.gamma,
         ),
         test_interval=args.test_interval,
         test_fraction=args.test_fraction,
-        val_ratio=args.val_ratio if args.val else None,
+        hold_out=args.val,
+        val_ratio=args.val_ratio,
         save_path=Path(args.save_path),
         cache_path=Path(args.cache_path),
         overwrite=args.overwrite,

@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +81,17 @@ class Method:
             if name not in self.options:
                 known = suggest(name, self.options) if self.options else "; it has no options"
                 raise UserError(f"{self.name} has no option '{name}'{known}")
+            _check_type(f"{self.name}: {name}", options[name], self.options[name])
         options = {**self.options, **options}
         return options if self.resolve is None else self.resolve(classes, features, **options)
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    """Raise UserError unless an option's value is of the kind of its default (None: the method itself checks it)."""
+    kinds = {bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number")}
+    kind, words = kinds.get(type(default), (object, ""))
+    if not isinstance(value, kind) or (kind is not bool and kind is not object and isinstance(value, bool)):
+        raise UserError(f"{name} must be {words}, not {value!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,19 +128,19 @@ class Subset:
         last = self.rank == np.bincount(self._groups())[self._groups()] - 1
         return float(self.costs[last].sum())
 
-    def prefix(self, fraction: float) -> Subset:
-        """Return the selection for a smaller fraction, class by class, of a method whose picks are nested.
+    def prefix(self, fraction: float | None = None, *, budget: int | None = None) -> Subset:
+        """Return the selection for a smaller fraction or budget, class by class, of a method whose picks are nested.
 
-        Raises UserError if picks of the method are not nested (weights belong to the whole set), or if this subset
-        holds too few samples for the fraction.
+        Raises UserError if picks of the method are not nested, or if this subset holds too few samples.
         """
         if not self.nested:
             raise UserError(f"the picks of this {self.method} selection are not nested; select the smaller set anew")
-        check_fraction(fraction)
-        wanted = _rounded(fraction, self.class_sizes if self.balanced else self.class_sizes.sum(keepdims=True))
+        sizes = self.class_sizes if self.balanced else self.class_sizes.sum(keepdims=True)
+        wanted = class_budgets(sizes, fraction=fraction, budget=budget)
         have = np.bincount(self._groups(), minlength=len(wanted))
         if (wanted > have).any():
-            raise UserError(f"this subset of {len(self)} samples is smaller than a fraction of {fraction:g}")
+            what = f"a fraction of {fraction:g}" if budget is None else f"a budget of {budget}"
+            raise UserError(f"this subset of {len(self)} samples is smaller than {what}")
         return self._keep(self.rank < wanted[self._groups()])
 
     def _groups(self) -> np.ndarray:

@@ -60,12 +60,25 @@ class Table:
     @property
     def methods(self) -> list[str]:
         """Row names, in order."""
-        return sorted({method for method, _ in self.cells}, key=lambda name: (name != "Uniform", name == "Full", name))
+        names = {method for method, _ in self.cells if not (self.full and method == "Full")}
+        return sorted(names, key=_row_order)
+
+    @property
+    def ordered(self) -> list[tuple[tuple[str, float], Cell]]:
+        """All cells, by row and column."""
+        return sorted(self.cells.items(), key=lambda item: (_row_order(item[0][0]), item[0][1]))
 
     @property
     def fractions(self) -> list[float]:
         """Columns, in order."""
-        return sorted({fraction for _, fraction in self.cells})
+        return sorted({fraction for _, fraction in self.cells if not self.full or fraction < 1}) or [1.0]
+
+    @property
+    def full(self) -> Cell | None:
+        """The cell of training on everything, unless that is all there is, or another method has one."""
+        if {fraction for _, fraction in self.cells} == {1.0}:
+            return None
+        return self.cells.get(("Full", 1.0)) if all(f < 1 for m, f in self.cells if m != "Full") else None
 
     @property
     def trainings(self) -> str:
@@ -75,22 +88,39 @@ class Table:
         return "1 training" if number == "1" else f"mean ± standard deviation of {number} trainings"
 
 
+def _row_order(method: str) -> tuple:
+    return method != "Uniform", method == "Full", method
+
+
 def accuracy_tables(records: Iterable[dict]) -> list[Table]:
     """Group records into tables: one for each setting of training and each way to obtain the selection network.
 
-    A method that needs no such network (Uniform) stands in the table of each one. Methods run with several options
-    have a row for each.
+    A method that needs no such network (Uniform) stands in the table of each one; so do methods that train networks of
+    their own (GraNd). A method that needs validation samples stands beside those that do not, in the same setting.
+    Methods run with several options have a row for each.
     """
     groups = defaultdict(list)
     for record in records:
-        shared = {"selection_model": record["selection_model"], **{k: record["config"].get(k) for k in SHARED}}
-        groups[json.dumps(shared, sort_keys=True)].append(record)
+        groups[_shared(record, record["config"].get("validation_ratio"))].append(record)
+    for key in list(groups):
+        own = [r for r in groups[key] if "validation" in r.get("needs", ())]
+        whole = _shared(own[0], None) if own else key
+        if whole != key and whole in groups:
+            groups[whole] += own
+            if len(own) == len(groups[key]):
+                del groups[key]
     published = read_published()
     tables = []
     for shared in sorted(groups):
         networks = sorted({_network(r) for r in groups[shared]} - {""}) or [""]
         tables += [_table([r for r in groups[shared] if _network(r) in ("", n)], published) for n in networks]
     return tables
+
+
+def _shared(record: dict, validation_ratio: float | None) -> str:
+    """Return what the record's cell shares with all of its table."""
+    shared = {"selection_model": record["selection_model"], **{k: record["config"].get(k) for k in SHARED}}
+    return json.dumps({**shared, "validation_ratio": validation_ratio}, sort_keys=True)
 
 
 def read_published() -> dict[tuple[str, str, str, str, float], Published]:
@@ -110,17 +140,25 @@ def read_published() -> dict[tuple[str, str, str, str, float], Published]:
 
 
 def _network(record: dict) -> str:
-    """Return what determines the record's selection network but for the seed; "" if its method reads no signals."""
-    network = record["config"].get("selection_network")
-    if network is None:
-        return ""
-    return json.dumps({k: v for k, v in network.items() if k != "seed"}, sort_keys=True)
+    """Return what determines the record's selection network but for the seed; "" if its method reads none."""
+    network = record["config"].get("selection_network") or {}
+    own = {k: v for k, v in network.items() if k not in ("seed", "initialisations", "training")}
+    return json.dumps(own, sort_keys=True) if own else ""
+
+
+def _choices(record: dict) -> str:
+    """Return the options of the record's method, and how many networks of its own it trained for how long."""
+    options = dict(record["config"].get("options", {}))
+    several = (record["config"].get("selection_network") or {}).get("initialisations")
+    if several:
+        options |= {"initialisations": several["count"], "epochs of each": several["epochs"]}
+    return json.dumps(options)
 
 
 def _table(records: list[dict], published: dict) -> Table:
     option_sets = defaultdict(set)
     for record in records:
-        option_sets[record["selection"]].add(json.dumps(record["config"].get("options", {}), sort_keys=True))
+        option_sets[record["selection"]].add(_choices(record))
     runs = defaultdict(dict)
     # One run for each seed: a budget that comes to the same fraction is no second training.
     for record in sorted(records, key=lambda r: (r["seed"], r["config"].get("budget") is None)):
@@ -147,7 +185,7 @@ def _table(records: list[dict], published: dict) -> Table:
 def _row_name(record: dict, several: bool) -> str:
     if not several:
         return record["selection"]
-    return f"{record['selection']} ({_named(record['config'].get('options', {}))})"
+    return f"{record['selection']} ({_named(json.loads(_choices(record)))})"
 
 
 def _named(options: dict) -> str:
@@ -180,8 +218,12 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
     ]
     if not config.get("balance", True):
         parts.append("selected over all classes together")
-    if config.get("validation_ratio") is not None:
-        parts.append(f"{config['validation_ratio']:g} held out for validation")
+    ratios = {r["selection"]: r["config"].get("validation_ratio") for r in records}
+    held = sorted({ratio for ratio in ratios.values() if ratio is not None})
+    for ratio in held:
+        names = sorted(name for name in ratios if ratios[name] == ratio)
+        of = "" if len(names) == len(ratios) else f"{', '.join(names)}: "
+        parts.append(f"{of}{ratio:g} held out for validation, fractions are of the rest")
     if config.get("test_fraction", 1) != 1:
         parts.append(f"{config['test_fraction']:g} of the test images")
     return "; ".join(parts)
@@ -194,6 +236,8 @@ def _source(record: dict, seeds: int) -> list[str]:
         return []
     if "pretrained_sha256" in network:
         return [f"one f_T, {seeds} training{'s' * (seeds != 1)} (given network `{facts.get('given')}`)"]
+    if "epochs" not in network:  # a method that trains its own
+        return []
     details = [f"{name} {network[name]}" for name in ("optimizer", "lr", "batch") if name in network]
     return [f"a network f_T of its own for each seed, pretrained {network.get('epochs')} epochs ({', '.join(details)})"]
 
@@ -209,36 +253,36 @@ def _main_part(table: Table) -> str:
         [method, *(_mean_std(table.cells.get((method, fraction))) for fraction in table.fractions)]
         for method in table.methods
     ]
+    everything = f" Trained on everything: {_mean_std(table.full)}." if table.full else ""
     return (
         f"## {table.title}\n\nTest accuracy (%) after the last epoch, {table.trainings}. "
-        f"{table.caption[0].upper()}{table.caption[1:]}.\n\n{_markdown(header, rows)}"
+        f"{table.caption[0].upper()}{table.caption[1:]}.{everything}\n\n{markdown(header, rows)}"
     )
 
 
 def _published_part(table: Table) -> str:
     header = ["Method", "Fraction", "n", "Final", "Best", "Published", "Best − published"]
     rows = []
-    for method in table.methods:
-        for fraction in table.fractions:
-            cell = table.cells.get((method, fraction))
-            if cell is None or cell.published is None:
-                continue
-            figure = cell.published
-            std = "" if figure.std is None else f" ± {figure.std:.1f}"
-            rows.append([
-                method, f"{100 * fraction:.4g}%", str(len(cell.final)), _mean_std(cell), _spread(cell.best),
-                f"{figure.mean:.2f}{std} (Table {figure.table})", f"{cell.difference:+.2f}",
-            ])  # fmt: skip
+    for (method, fraction), cell in table.ordered:
+        figure = cell.published
+        if figure is None:
+            continue
+        std = "" if figure.std is None else f" ± {figure.std:.1f}"
+        rows.append([
+            method, f"{100 * fraction:.4g}%", str(len(cell.final)), _mean_std(cell), _spread(cell.best),
+            f"{figure.mean:.2f}{std} (Table {figure.table})", f"{cell.difference:+.2f}",
+        ])  # fmt: skip
     if not rows:
         return ""
     interval = f"every {table.test_interval} epochs" if table.test_interval else "once, after the last epoch"
     return (
         f"Beside the published figures, which are the best test accuracy over all epochs, tested after each: the "
-        f"difference takes our best, tested {interval}.\n\n{_markdown(header, rows)}"
+        f"difference takes our best, tested {interval}.\n\n{markdown(header, rows)}"
     )
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table with columns of even width."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(len(word) for word in column) for column in columns]
 
@@ -267,17 +311,13 @@ def accuracy_csv(tables: list[Table]) -> str:
         "published_table", "published_mean", "published_std", "best_minus_published", "setting",
     ])  # fmt: skip
     for table in tables:
-        for method in table.methods:
-            for fraction in table.fractions:
-                cell = table.cells.get((method, fraction))
-                if cell is None:
-                    continue
-                figure = cell.published
-                writer.writerow([
-                    table.title, method, fraction, len(cell.final), *_statistics(cell.final), *_statistics(cell.best),
-                    table.test_interval, figure and figure.table, figure and figure.mean, figure and figure.std,
-                    cell.difference, table.caption,
-                ])  # fmt: skip
+        for (method, fraction), cell in table.ordered:
+            figure = cell.published
+            writer.writerow([
+                table.title, method, fraction, len(cell.final), *_statistics(cell.final), *_statistics(cell.best),
+                table.test_interval, figure and figure.table, figure and figure.mean, figure and figure.std,
+                cell.difference, table.caption,
+            ])  # fmt: skip
     return out.getvalue()
 
 

@@ -129,9 +129,9 @@ def _step(x: Tensor, logits: Tensor, own: Tensor, others: Tensor) -> Tensor:
 
 def resolve_cal(classes: int, features: int, neighbours: int) -> dict[str, object]:
     """Refuse what cannot be."""
-    if not (isinstance(neighbours, int) and neighbours >= 1):
+    if neighbours < 1:
         raise UserError(f"neighbours must be a whole number of at least 1, not {neighbours}")
-    return {"neighbours": neighbours}
+    return {"neighbours": int(neighbours)}
 
 
 def resolve_deep_fool(
@@ -141,9 +141,9 @@ def resolve_deep_fool(
     if not 0 <= overshoot < float("inf"):
         raise UserError(f"overshoot must be 0 or more and finite, not {overshoot}")
     for name, value, least in (("iterations", iterations, 1), ("classes", classes, 2)):
-        if not (isinstance(value, int) and value >= least):
+        if value < least:
             raise UserError(f"{name} must be a whole number of at least {least}, not {value}")
-    return {"overshoot": float(overshoot), "iterations": iterations, "classes": classes}
+    return {"overshoot": float(overshoot), "iterations": int(iterations), "classes": int(classes)}
 
 
 CAL = Method("CAL", cal, resolve=resolve_cal)

@@ -55,9 +55,9 @@ def resolve_ccs(classes: int, features: int, beta: float, bins: int) -> dict[str
     """Refuse what cannot be."""
     if not 0 <= beta < 1:
         raise UserError(f"beta must be at least 0 and below 1, not {beta}")
-    if not (isinstance(bins, int) and bins >= 1):
+    if bins < 1:
         raise UserError(f"bins must be a whole number of at least 1, not {bins}")
-    return {"beta": float(beta), "bins": bins}
+    return {"beta": float(beta), "bins": int(bins)}
 
 
 FORGETTING = Method("Forgetting", forgetting, needs=("dynamics.correctness",))

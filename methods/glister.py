@@ -53,9 +53,9 @@ def resolve(classes: int, features: int, eta: float, blocks: int) -> dict[str, o
     """Refuse what cannot be."""
     if not 0 < eta < float("inf"):
         raise UserError(f"eta must be above 0 and finite, not {eta}")
-    if not (isinstance(blocks, int) and blocks >= 1):
+    if blocks < 1:
         raise UserError(f"blocks must be a whole number of at least 1, not {blocks}")
-    return {"eta": float(eta), "blocks": blocks}
+    return {"eta": float(eta), "blocks": int(blocks)}
 
 
 GLISTER = Method("Glister", glister, nested=False, resolve=resolve)

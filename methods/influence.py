@@ -144,9 +144,9 @@ def resolve(classes: int, features: int, damping: float, swaps: int) -> dict[str
     """Refuse what cannot be."""
     if not 1e-9 <= damping < float("inf"):
         raise UserError(f"damping must be at least 1e-9 and finite, not {damping}")
-    if not (isinstance(swaps, int) and swaps >= 0):
+    if swaps < 0:
         raise UserError(f"swaps must be a whole number of 0 or more, not {swaps}")
-    return {"damping": float(damping), "swaps": swaps}
+    return {"damping": float(damping), "swaps": int(swaps)}
 
 
 INFLUENTIAL = Method("Influential", influential, nested=False, joint=True, resolve=resolve)

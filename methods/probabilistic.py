@@ -117,11 +117,11 @@ def _restored(context: Context, identity: dict, s: Tensor, losses: list[float]) 
 def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, step: float) -> dict[str, object]:
     """Refuse what cannot be."""
     for name, value in (("outer_steps", outer_steps), ("inner_epochs", inner_epochs)):
-        if not (isinstance(value, int) and value >= 1):
+        if value < 1:
             raise UserError(f"{name} must be a whole number of at least 1, not {value}")
     if not 0 < step < float("inf"):
         raise UserError(f"step must be above 0 and finite, not {step}")
-    return {"outer_steps": outer_steps, "inner_epochs": inner_epochs, "step": float(step)}
+    return {"outer_steps": int(outer_steps), "inner_epochs": int(inner_epochs), "step": float(step)}
 
 
 PROBABILISTIC = Method("Probabilistic", probabilistic, needs=("training",), nested=False, joint=True, resolve=resolve)
