@@ -17,8 +17,8 @@ def glister(signals: Signals, budget: int, generator: torch.Generator, eta: floa
     """Greedily maximise the target's likelihood after one step of size η on the chosen (Killamsetty et al. 2021b).
 
     With θ(S) = θ − η Σ_{i∈S} g_i in the last layer, adding x changes the target's loss by −η ⟨g_x, ∇L(θ(S))⟩ to first
-    order (Eq. 7). The picks come in `blocks` blocks of the highest gains, after each of which ∇L is taken anew
-    (Algorithm 2). The gradients g stay those at θ.
+    order. The picks come in `blocks` blocks of the highest gains, after each of which ∇L is taken anew
+    (GreedyDSS there). The gradients g stay those at θ.
     """
     return _selected(signals, signals, budget, eta, blocks)
 

@@ -26,7 +26,7 @@ def influential(
     damping: float = 0.01,
     swaps: int = 100,
 ) -> list[Picks]:
-    """Keep `budget` samples such that the removed set R has the smallest ‖Σ_{i∈R} H⁻¹ g_i‖₂ (Eq. 7 there).
+    """Keep `budget` samples such that the removed set R has the smallest ‖Σ_{i∈R} H⁻¹ g_i‖₂.
 
     H is the Hessian of the mean loss of *all* samples in the last layer, damped by `damping` times its mean diagonal.
     Greedy choice of the smaller of the kept and the removed set, each time the sample that leaves the smallest norm;

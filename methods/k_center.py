@@ -35,7 +35,7 @@ def k_center_greedy(signals: Signals, budget: int, generator: torch.Generator) -
 
 
 def contextual_diversity(signals: Signals, budget: int, generator: torch.Generator, epsilon: float = 1e-10) -> Picks:
-    """Farthest-first with ½ KL(p‖q) + ½ KL(q‖p) between predictions (Agarwal et al., ECCV 2020, CDAL, Eq. 2).
+    """Farthest-first with ½ KL(p‖q) + ½ KL(q‖p) between predictions (CDAL, Agarwal et al., ECCV 2020).
 
     Probabilities below `epsilon` count as that: the divergence from an impossible class would be infinite.
     """

@@ -27,11 +27,11 @@ def probabilistic(
     inner_epochs: int = 20,
     step: float = 0.1,
 ) -> list[Picks]:
-    """Minimise E_{m ~ Bernoulli(s)} L(θ*(m)) over 0 ≤ s ≤ 1, Σ_{group} s = budget; keep the largest s (Eq. 5 there).
+    """Minimise E_{m ~ Bernoulli(s)} L(θ*(m)) over 0 ≤ s ≤ 1, Σ_{group} s = budget; keep the largest s.
 
     Each of `outer_steps` draws a mask m, trains a network on it for `inner_epochs` (always from the same weights, so
     that losses differ by the mask alone) and takes the loss L over all samples. s goes against the policy gradient
-    L ∇ log p(m|s) = L (m − s)/(s(1 − s)) (Algorithm 1), here with the losses so far as baseline and scale, and times
+    L ∇ log p(m|s) = L (m − s)/(s(1 − s)), here with the losses so far as baseline and scale, and times
     s(1 − s) (the natural gradient: its variance stays bounded where s is small), and is projected back.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
