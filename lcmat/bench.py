@@ -61,7 +61,7 @@ class Run:
     @property
     def needs(self) -> frozenset[str]:
         """What the method needs, "dynamics.margin" counting as dynamics."""
-        return frozenset(need.partition(".")[0] for need in self.method.needs)
+        return self.method.fields
 
 
 @dataclass(frozen=True, eq=False)

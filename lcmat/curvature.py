@@ -30,6 +30,12 @@ def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     return p, (1 - p).scatter(1, top, others)
 
 
+def errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return a = p − onehot(y), (n, C) in float64."""
+    p, q = probabilities(logits)
+    return p.scatter(1, labels[:, None], -q.gather(1, labels[:, None]))
+
+
 def with_bias(features: Tensor) -> Tensor:
     """Return h̃ = [h, 1], (n, d+1) in float64."""
     return torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64, device=features.device)], 1)
@@ -37,9 +43,7 @@ def with_bias(features: Tensor) -> Tensor:
 
 def gradient_factors(signals: Signals) -> tuple[Tensor, Tensor]:
     """Return a (n, C) and h̃ (n, d+1) with per-sample gradients g_i = a_i ⊗ h̃_i (sum reduction, no 1/n)."""
-    p, q = probabilities(signals.logits)
-    label = signals.labels[:, None]
-    return p.scatter(1, label, -q.gather(1, label)), with_bias(signals.features)
+    return errors(signals.logits, signals.labels), with_bias(signals.features)
 
 
 def hessian_factors(signals: Signals) -> tuple[Tensor, Tensor]:
@@ -112,27 +116,28 @@ class LossCurvatureDistance:
     def __len__(self) -> int:
         return len(self.a)
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Return D[index], (len(index), n) in float64."""
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start) in float64."""
         size = max(1, BLOCK_ELEMENTS // max(1, len(self)))
-        blocks = [self._block(part) for part in self.representative[index].split(size)]
+        first = start if self.all_different else 0  # a representative may come before `start`
+        blocks = [self._block(part, first) for part in self.representative[index].split(size)]
         rows = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-        return rows if self.all_different else rows[:, self.representative]
+        return rows if self.all_different else rows[:, self.representative[start:]]
 
-    def _block(self, index: Tensor) -> Tensor:
-        distance = self._gradient_distance(index)
+    def _block(self, index: Tensor, start: int) -> Tensor:
+        distance = self._gradient_distance(index, start)
         if self.rho > 0:
-            distance += self.rho / 2 * torch.cdist(self.curvature[index], self.curvature, p=1)
+            distance += self.rho / 2 * torch.cdist(self.curvature[index], self.curvature[start:], p=1)
         return distance
 
-    def _gradient_distance(self, index: Tensor) -> Tensor:
+    def _gradient_distance(self, index: Tensor, start: int) -> Tensor:
         # ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h̃_i, h̃_j⟩
-        inner = (self.a[index] @ self.a.T).mul_(self.h[index] @ self.h.T)
-        scale = self.squared_norm[index, None] + self.squared_norm
+        inner = (self.a[index] @ self.a[start:].T).mul_(self.h[index] @ self.h[start:].T)
+        scale = self.squared_norm[index, None] + self.squared_norm[start:]
         squared = torch.sub(scale, inner, alpha=2, out=inner)
         lost = (squared < CANCELLATION * scale).nonzero()
         for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // self.h.shape[1]))):
-            squared[i, j] = self._close_squared_distance(index[i], j)
+            squared[i, j] = self._close_squared_distance(index[i], start + j)
         return squared.clamp_(min=0).sqrt_()
 
     def _close_squared_distance(self, i: Tensor, j: Tensor) -> Tensor:

@@ -51,23 +51,24 @@ class VectorDistance:
     def __len__(self) -> int:
         return self.count
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Return D[index], (len(index), n)."""
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start)."""
         size = max(1, BLOCK_ELEMENTS // self.count)
-        rows = torch.cat([self._block(part) for part in self.representative[index].split(size)])
-        return rows if self.all_different else rows[:, self.representative]
+        first = start if self.all_different else 0  # a representative may come before `start`
+        rows = torch.cat([self._block(part, first) for part in self.representative[index].split(size)])
+        return rows if self.all_different else rows[:, self.representative[start:]]
 
-    def _slices(self) -> list[slice]:
-        return [slice(start, start + self.step) for start in range(0, self.count, self.step)]
+    def _slices(self, start: int = 0) -> list[slice]:
+        return [slice(first, first + self.step) for first in range(start, self.count, self.step)]
 
-    def _block(self, index: Tensor) -> Tensor:
+    def _block(self, index: Tensor, start: int) -> Tensor:
         own = self.form(index)
-        inner = torch.cat([own @ self.form(part).T for part in self._slices()], 1)
-        scale = self.squared_norm[index, None] + self.squared_norm
+        inner = torch.cat([own @ self.form(part).T for part in self._slices(start)], 1)
+        scale = self.squared_norm[index, None] + self.squared_norm[start:]
         squared = torch.sub(scale, inner, alpha=2, out=inner)
         lost = (squared < CANCELLATION * scale).nonzero()
         for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // own.shape[1]))):
-            squared[i, j] = (own[i] - self.form(j)).square().sum(1)
+            squared[i, j] = (own[i] - self.form(start + j)).square().sum(1)
         return squared.clamp_(min=0).sqrt_()
 
 
@@ -84,18 +85,17 @@ class CosineDistance:
         """Take the factors a (n, C) and h (n, d)."""
         self.representative = first_of_equals(a, h)
         self.all_different = bool((self.representative.diff() == 1).all())
-        self.a = a.double() / a.double().norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-        self.h = h.double() / h.double().norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+        self.a, self.h = _unit(a.double()), _unit(h.double())
 
     def __len__(self) -> int:
         return len(self.a)
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Return D[index], (len(index), n)."""
-        first = self.representative[index]
-        cosine = (self.a[first] @ self.a.T).mul_(self.h[first] @ self.h.T)
-        rows = cosine.mul_(-0.5).add_(0.5).clamp_(min=0)
-        return rows if self.all_different else rows[:, self.representative]
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start)."""
+        own = self.representative[index]
+        others = slice(start, None) if self.all_different else self.representative[start:]
+        cosine = (self.a[own] @ self.a[others].T).mul_(self.h[own] @ self.h[others].T)
+        return cosine.mul_(-0.5).add_(0.5).clamp_(min=0)
 
 
 class SymmetricDivergence:
@@ -108,10 +108,18 @@ class SymmetricDivergence:
     def __len__(self) -> int:
         return len(self.p)
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Return D[index], (len(index), n)."""
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start)."""
         size = max(1, BLOCK_ELEMENTS // self.p.numel())
-        return torch.cat([self._block(part) for part in torch.as_tensor(index).split(size)])
+        return torch.cat([self._block(part, start) for part in torch.as_tensor(index).split(size)])
 
-    def _block(self, index: Tensor) -> Tensor:
-        return 0.5 * ((self.p[index, None] - self.p) * (self.log[index, None] - self.log)).sum(2)
+    def _block(self, index: Tensor, start: int) -> Tensor:
+        difference = self.p[index, None] - self.p[start:]
+        return 0.5 * (difference * (self.log[index, None] - self.log[start:])).sum(2)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Return rows (n, d) at length 1, zeros as they are; scaled first, since squares of tiny numbers are zero."""
+    largest = rows.abs().amax(1, keepdim=True)
+    scaled = rows / largest.where(largest > 0, 1.0)
+    return scaled / scaled.norm(dim=1, keepdim=True).clamp(min=1)

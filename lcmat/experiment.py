@@ -169,7 +169,7 @@ def run_one(bench: Bench, run: Run) -> dict:
         "best_test_accuracy": max(value for _, value in history.tests),
         "test_interval": settings.test_interval,
         "subset_size": len(subset),
-        "needs": list(run.method.needs),
+        "needs": sorted(run.needs),
         "cost": subset.cost,
         "train_accuracy": history.train_accuracy,
         "tests": history.tests,

@@ -20,6 +20,8 @@ from lcmat.errors import UserError
 
 # A full matrix up to this size is held; a larger one is formed row by row as the greedy step asks for it.
 MATRIX_BYTES = 2**31
+# A matrix that is held is formed in at least so many blocks of rows, right of the diagonal only.
+HELD_BLOCKS = 16
 # Candidates whose gains are recomputed at once.
 CANDIDATES = 64
 # Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
@@ -32,8 +34,8 @@ class Distance(Protocol):
     def __len__(self) -> int:
         """Return n."""
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Return D[index], (len(index), n)."""
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start)."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class Matrix:
     def __len__(self) -> int:
         return len(self.values)
 
-    def rows(self, index: Tensor) -> Tensor:
-        """Return D[index], (len(index), n)."""
-        return self.values[index]
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start)."""
+        return self.values[index, start:]
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,18 @@ class Cover:
 
 
 def hold(distance: Distance) -> Distance:
-    """Return the distance as one matrix if that fits into `MATRIX_BYTES`, else unchanged."""
+    """Return the distance as one matrix, each pair measured once, if that fits into `MATRIX_BYTES`; else unchanged."""
     n = len(distance)
     if isinstance(distance, Matrix) or n * n * 8 > MATRIX_BYTES:
         return distance
     values = None
-    for part in _blocks(n):
-        rows = distance.rows(part)
+    for part in _blocks(n, at_least=HELD_BLOCKS):
+        start, end = int(part[0]), int(part[-1]) + 1
+        rows = distance.rows(part, start)
         if values is None:
             values = rows.new_empty(n, n)
-        values[part] = rows
+        values[start:end, start:] = rows
+        values[end:, start:end] = rows[:, end - start :].T
     return Matrix(values)
 
 
@@ -153,5 +157,5 @@ def _row_sums(distance: Distance) -> tuple[Tensor, float]:
     return torch.cat(sums), max(peaks) if all(map(math.isfinite, peaks)) else math.inf
 
 
-def _blocks(n: int) -> tuple[Tensor, ...]:
-    return torch.arange(n).split(max(1, BLOCK_ELEMENTS // n))
+def _blocks(n: int, at_least: int = 1) -> tuple[Tensor, ...]:
+    return torch.arange(n).split(max(1, min(BLOCK_ELEMENTS // n, -(-n // at_least))))

@@ -71,6 +71,11 @@ class Method:
         return {p.name: p.default for p in parameters if p.name not in ("groups", "context")}
 
     @property
+    def fields(self) -> frozenset[str]:
+        """What the method needs, "dynamics.margin" counting as dynamics."""
+        return frozenset(need.partition(".")[0] for need in self.needs)
+
+    @property
     def needs_context(self) -> bool:
         """Whether the method reads more than signals."""
         return not CONTEXT_NEEDS.isdisjoint(self.needs)
@@ -195,7 +200,9 @@ def select_with(
     widths = (0 if m is None else m.shape[1] for m in (signals.logits, signals.features))
     options = method.resolved(*widths, options)
     labels = signals.labels
-    classes = signals.logits.shape[1] if signals.logits is not None else int(labels.max()) + 1 if len(labels) else 0
+    if not len(labels):
+        raise UserError("there are no samples to select from")
+    classes = signals.logits.shape[1] if signals.logits is not None else int(labels.max()) + 1
     class_sizes = torch.bincount(labels, minlength=classes).cpu().numpy()
     if method.everything:
         fraction, budget = 1.0, None
@@ -204,7 +211,7 @@ def select_with(
         groups = {c: (labels == c).nonzero()[:, 0] for c, size in enumerate(budgets) if size}
     else:
         budgets = class_budgets(np.array([len(labels)]), fraction=fraction, budget=budget)
-        groups = {0: torch.arange(len(labels), device=labels.device)} if len(labels) else {}
+        groups = {0: torch.arange(len(labels), device=labels.device)}
     budgets = [int(budgets[number]) for number in groups]
     if method.joint:
         more = {"context": context} if method.needs_context else {}
@@ -224,7 +231,7 @@ def _each(method, signals, groups, budgets, balanced, seed, context, options) ->
     picks = []
     for (number, group), size in zip(bar, budgets, strict=True):
         part = signals[group]
-        if balanced and "validation" in method.needs:
+        if balanced and "validation" in method.fields:
             part = replace(part, validation=_validation_of(signals, number))
         more = {"context": context[group]} if method.needs_context else {}
         picks.append(method.pick(part, size, seeds.generator(seed, "select", number), **more, **options))
@@ -301,10 +308,20 @@ def _check_needs(method: Method, signals: Signals, context: Context | None) -> N
                 raise UserError(f"{method.name} needs more than signals: {missing}")
             continue
         field, _, entry = need.partition(".")
-        value = getattr(signals, field)
-        if value is None or (entry and entry not in value):
-            what = f"dynamics={{'{entry}': …}}" if entry else f"{field}=…"
-            raise UserError(f"{method.name} needs {field}, which the signals do not hold; give Signals({what})")
+        if not _holds(getattr(signals, field), entry):
+            what = f"{field} with {entry}" if entry else field
+            raise UserError(f"{method.name} needs {what}, which the signals do not hold; give Signals({field}=…)")
+
+
+def _holds(value: object, entry: str) -> bool:
+    """Tell whether a field of signals is there, and its entry if one is named: a key, or a field of signals in it."""
+    if value is None or not entry:
+        return value is not None
+    if isinstance(value, Signals):
+        return len(value) > 0 and getattr(value, entry) is not None
+    if isinstance(value, Mapping):
+        return entry in value
+    return all(_holds(one, entry) for one in value)
 
 
 def _missing_of_context(need: str, context: Context | None, count: int) -> str | None:
@@ -318,8 +335,6 @@ def _missing_of_context(need: str, context: Context | None, count: int) -> str |
 
 
 def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.ndarray, balanced: bool) -> Subset:
-    if not parts:
-        raise UserError("there are no samples to select from")
     indices = torch.cat([part.indices for part in parts])
     weights = None if parts[0].weights is None else torch.cat([part.weights for part in parts]).float().cpu().numpy()
     costs = None if parts[0].costs is None else torch.cat([part.costs for part in parts]).double().cpu().numpy()

@@ -94,10 +94,14 @@ def _labels(value: object) -> Tensor:
 
 def _matrix(name: str, value: object, labels: Tensor) -> Tensor:
     matrix = _tensor(value).detach().to(labels.device)
+    if matrix.is_complex():
+        raise UserError(f"{name} must be real numbers, not {matrix.dtype}")
     if matrix.dtype not in (torch.float32, torch.float64):
         matrix = matrix.float()
     if matrix.ndim != 2 or len(matrix) != len(labels):
         raise UserError(f"{name} must have shape ({len(labels)}, …) as there are labels, not {tuple(matrix.shape)}")
+    if matrix.shape[1] == 0:
+        raise UserError(f"{name} have no columns")
     # A sum is finite only if all its terms are (bar overflow, which the second look settles): no n×d mask is made.
     if not torch.isfinite(matrix.sum()) and not torch.isfinite(matrix).all():
         row = int((~torch.isfinite(matrix)).any(1).nonzero()[0])
@@ -111,7 +115,7 @@ def _dynamics(dynamics: Mapping[str, object], labels: Tensor) -> dict[str, Tenso
         raise UserError(f"unknown dynamics {sorted(unknown)}; known: {', '.join(DYNAMICS)}")
     kept = {name: _tensor(value).detach().to(labels.device) for name, value in dynamics.items()}
     for name, value in kept.items():
-        if value.ndim != 2 or value.shape[1] != len(labels):
+        if value.ndim != 2 or value.shape[1] != len(labels) or len(value) == 0:
             raise UserError(f"dynamics '{name}' must have shape (epochs, {len(labels)}), not {tuple(value.shape)}")
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise UserError(f"dynamics '{name}' hold a value that is not finite; retrain or clean them first")

@@ -88,6 +88,11 @@ def perturbation(network: nn.Module, inputs: Tensor, overshoot: float, iteration
     until the prediction changes at the input plus (1 + overshoot) times the steps so far. Infinite where no class can
     be reached. `inputs` and the network's weights stay as they are.
     """
+    with torch.inference_mode(False), torch.enable_grad():
+        return _perturbation(network, inputs.clone(), overshoot, iterations, classes)
+
+
+def _perturbation(network: nn.Module, inputs: Tensor, overshoot: float, iterations: int, classes: int) -> Tensor:
     total = torch.zeros_like(inputs)
     unreachable = torch.zeros(len(inputs), dtype=torch.bool, device=inputs.device)
     own = None

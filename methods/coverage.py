@@ -9,6 +9,9 @@ from lcmat.facility_location import facility_location
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
 
+# Preconditioned gradients of a smaller mean curvature would have squares beyond float64.
+TINY = 1e-100
+
 
 def craig(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     """Choose the medoids of greedy facility location under ‖g_i − g_j‖₂ (Mirzasoleiman et al., ICML 2020, Algorithm 1).
@@ -46,13 +49,15 @@ class PreconditionedDistance(VectorDistance):
         a, h = gradient_factors(signals)
         b, u = hessian_factors(signals)
         mean = torch.einsum("nc,nk->ck", b, u) / len(a)
-        # Where no prediction is unsure to any digit, all of λ is 0, and dividing by any constant serves.
-        delta = damping * float(mean.mean()) or 1.0
+        # Where no prediction is unsure to any digit, all of λ is 0, and dividing by any constant serves. Where λ is
+        # tiny, it is taken in units of its mean: that scales all distances alike, which then stay finite.
+        unit = float(mean.mean())
+        delta, unit = (damping * unit, 1.0) if unit > TINY else (damping, unit) if unit > 0 else (1.0, 1.0)
 
         def form(index: torch.Tensor | slice) -> torch.Tensor:
             gradient = a[index][:, :, None] * h[index][:, None, :]
             curvature = mean if mean_curvature else b[index][:, :, None] * u[index][:, None, :]
-            return gradient.div_(curvature + delta).flatten(1)
+            return gradient.div_(curvature / unit + delta).flatten(1)
 
         representative = first_of_equals(signals.features, signals.logits, signals.labels)
         super().__init__(form, a.shape[1] * h.shape[1], representative)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lcmat.curvature import gradient_factors
+from lcmat.curvature import errors, gradient_factors
 from lcmat.ranking import ranked
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
@@ -17,7 +17,7 @@ def grand(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
 
 def el2n(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     """Choose the largest mean norm of the error, ‖p − onehot(y)‖₂ (Definition 2.2)."""
-    norms = [_norm(gradient_factors(one)[0]) for one in signals.initialisations]
+    norms = [_norm(errors(one.logits, one.labels)) for one in signals.initialisations]
     return Picks(ranked(torch.stack(norms).mean(0), budget))
 
 
@@ -25,5 +25,5 @@ def _norm(rows: Tensor) -> Tensor:
     return rows.norm(dim=1)
 
 
-GRAND = Method("GraNd", grand, needs=("initialisations",))
-EL2N = Method("EL2N", el2n, needs=("initialisations",))
+GRAND = Method("GraNd", grand, needs=("initialisations.features", "initialisations.logits"))
+EL2N = Method("EL2N", el2n, needs=("initialisations.logits",))

@@ -38,7 +38,9 @@ def moderate(signals: Signals, budget: int, generator: torch.Generator) -> Picks
     centres /= torch.bincount(own)[:, None]
     distance = (h - centres[own]).norm(dim=1)
     middle = distance.sort().values[[(len(h) - 1) // 2, len(h) // 2]].mean()
-    return Picks(ranked(-(distance - middle).abs(), budget))
+    off = (distance - middle).abs()
+    # The two in the middle of an even number are equally far from the median, but for rounding.
+    return Picks(ranked(-(off / (1e-12 * float(middle) or 1.0)).round(), budget))
 
 
 HERDING = Method("Herding", herding, needs=("features",))

@@ -58,7 +58,6 @@ def resolve(classes: int, features: int, eta: float, blocks: int) -> dict[str, o
     return {"eta": float(eta), "blocks": int(blocks)}
 
 
+WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
 GLISTER = Method("Glister", glister, nested=False, resolve=resolve)
-GLISTER_VAL = Method(
-    "Glister-Val", glister_val, needs=("features", "logits", "validation"), nested=False, resolve=resolve
-)
+GLISTER_VAL = Method("Glister-Val", glister_val, needs=WITH_VALIDATION, nested=False, resolve=resolve)

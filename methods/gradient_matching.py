@@ -9,6 +9,9 @@ from lcmat.matching_pursuit import matching_pursuit
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
 
+# A largest entry of a below this has squares that underflow.
+TINY = 1e-100
+
 
 def grad_match(signals: Signals, budget: int, generator: torch.Generator, regularisation: float = 0.5) -> Picks:
     """min over w ≥ 0 of ‖Σ w_i g_i − Σ_i g_i‖² + λ‖w‖², by orthogonal matching pursuit (Killamsetty et al. 2021a).
@@ -28,11 +31,16 @@ def grad_match_val(signals: Signals, budget: int, generator: torch.Generator, re
 
 
 def _matched(a: Tensor, h: Tensor, target: Tensor, budget: int, regularisation: float) -> Picks:
+    # Sure predictions have gradients whose squares are zero in float64: those are matched in units of the largest.
+    largest = float(a.abs().max())
+    unit = largest if 0 < largest < TINY else 1.0
+    a = a / unit
     penalty = regularisation * float((a.square().sum(1) * h.square().sum(1)).mean())
     indices, weights = matching_pursuit(a, h, target, budget, penalty)
     positive = weights[weights > 0]
     weights[weights <= 0] = positive.min() if len(positive) else 1.0
-    return Picks(indices, weights)
+    # Weights are kept in float32, where nothing may become 0 or infinite.
+    return Picks(indices, (weights / unit).clamp(1e-30, 1e30))
 
 
 def resolve(classes: int, features: int, regularisation: float) -> dict[str, object]:
@@ -42,7 +50,6 @@ def resolve(classes: int, features: int, regularisation: float) -> dict[str, obj
     return {"regularisation": float(regularisation)}
 
 
+WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
 GRAD_MATCH = Method("GradMatch", grad_match, nested=False, resolve=resolve)
-GRAD_MATCH_VAL = Method(
-    "GradMatch-Val", grad_match_val, needs=("features", "logits", "validation"), nested=False, resolve=resolve
-)
+GRAD_MATCH_VAL = Method("GradMatch-Val", grad_match_val, needs=WITH_VALIDATION, nested=False, resolve=resolve)

@@ -6,7 +6,7 @@ from torch import Tensor
 from lcmat.curvature import gradient_factors, probabilities
 from lcmat.errors import UserError
 from lcmat.facility_location import MATRIX_BYTES
-from lcmat.ranking import first_largest
+from lcmat.ranking import TOO_LARGE, first_largest
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
 
@@ -14,6 +14,10 @@ from lcmat.signals import Signals
 EXACT_PARAMETERS = 8192
 # Up to this many, influences are in float64, beyond in float32, from an inverse in float64.
 DOUBLE_PARAMETERS = 2048
+# A mean curvature below this is none.
+TINY = 1e-280
+# The Gram matrix of influences is formed in so many blocks of rows, right of the diagonal only.
+GRAM_BLOCKS = 16
 # Samples on each side among which swaps are looked for.
 SHORTLIST = 512
 
@@ -52,7 +56,7 @@ def _greedy(vectors: Tensor, rest: Tensor, count: int, subtract: bool) -> Tensor
     """Take `count` vectors off `rest` (or add them to it), each time the one that leaves the smallest norm."""
     sign = -1.0 if subtract else 1.0
     squared_norm = vectors.square().sum(1)
-    gram = vectors @ vectors.T if len(vectors) ** 2 * vectors.element_size() <= MATRIX_BYTES else None
+    gram = _gram(vectors) if len(vectors) ** 2 * vectors.element_size() <= MATRIX_BYTES else None
     inner = vectors @ rest
     left = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
     taken = []
@@ -62,6 +66,18 @@ def _greedy(vectors: Tensor, rest: Tensor, count: int, subtract: bool) -> Tensor
         left[pick] = False
         inner += sign * (vectors @ vectors[pick] if gram is None else gram[pick])
     return torch.tensor(taken, dtype=torch.int64, device=vectors.device)
+
+
+def _gram(vectors: Tensor) -> Tensor:
+    """Return the inner products (n, n), each pair's once."""
+    n = len(vectors)
+    gram = vectors.new_empty(n, n)
+    step = max(1, -(-n // GRAM_BLOCKS))
+    for start in range(0, n, step):
+        rows = vectors[start : start + step] @ vectors[start:].T
+        gram[start : start + step, start:] = rows
+        gram[start:, start : start + step] = rows.T
+    return gram
 
 
 def _swapped(vectors: Tensor, kept: Tensor, swaps: int) -> Tensor:
@@ -89,7 +105,7 @@ def _swapped(vectors: Tensor, kept: Tensor, swaps: int) -> Tensor:
 
 
 def _influence(signals: Signals, damping: float):
-    """Return a function from positions (b,) to the influences H⁻¹g, (b, D) in an orthonormal basis."""
+    """Return a function from positions (b,) to the influences H⁻¹g, (b, D) in an orthonormal basis, up to a factor."""
     a, h = gradient_factors(signals)
     p, _ = probabilities(signals.logits)
     # a sums to zero over the classes, and H maps such vectors to such: one class less, in an orthonormal basis.
@@ -103,7 +119,8 @@ def _influence(signals: Signals, damping: float):
     values_p, vectors_p = torch.linalg.eigh(_mean_class_hessian(p, basis))
     values_h, vectors_h = torch.linalg.eigh(h.T @ h / len(h))
     values = torch.outer(values_p.clamp(min=0), values_h.clamp(min=0)).flatten()
-    scale = 1 / (values + (damping * float(values.mean()) or 1.0))
+    values /= max(float(values.mean()), TINY)
+    scale = 1 / (values + damping)
     return lambda i: (_outer((a[i] @ basis) @ vectors_p, h[i] @ vectors_h) * scale).to(dtype)
 
 
@@ -125,18 +142,22 @@ def _mean_class_hessian(p: Tensor, basis: Tensor) -> Tensor:
 def _hessian(p: Tensor, h: Tensor, basis: Tensor) -> Tensor:
     """Return the Hessian of the mean loss, mean of (diag(p) − ppᵀ) ⊗ h̃h̃ᵀ, in the basis; block by block."""
     classes, width = basis.shape[1], h.shape[1]
-    projected = p @ basis
+    mean = p @ basis
     hessian = torch.empty(classes, width, classes, width, dtype=h.dtype, device=h.device)
     for k in range(classes):
         for l in range(k + 1):  # noqa: E741
-            factor = p @ (basis[:, k] * basis[:, l]) - projected[:, k] * projected[:, l]
+            # Σ_c p_c (Q_ck − m_k)(Q_cl − m_l), which keeps its digits where one class is nearly sure.
+            factor = (p * (basis[:, k] - mean[:, k, None]) * (basis[:, l] - mean[:, l, None])).sum(1)
             hessian[k, :, l] = hessian[l, :, k] = (h * factor[:, None]).T @ h / len(h)
     return hessian.reshape(classes * width, classes * width)
 
 
 def _damped_inverse(hessian: Tensor, damping: float) -> Tensor:
-    # Where every prediction is sure to all digits, H is 0, and any multiple of the identity serves.
-    hessian.diagonal().add_(damping * float(hessian.diagonal().mean()) or 1.0)
+    """Return (H/m + damping I)⁻¹, m the mean of the diagonal: m times the inverse, which leaves all comparisons."""
+    if not torch.isfinite(hessian).all():
+        raise UserError(TOO_LARGE)
+    hessian /= max(float(hessian.diagonal().mean()), TINY)  # H is 0 where every prediction is sure to all digits
+    hessian.diagonal().add_(damping)
     return torch.cholesky_inverse(torch.linalg.cholesky(hessian))
 
 

@@ -1,5 +1,7 @@
 """Probabilistic: inclusion probabilities learned by policy gradient (Zhou et al., ICML 2022)."""
 
+import hashlib
+import math
 from dataclasses import replace
 
 import torch
@@ -40,7 +42,9 @@ def probabilistic(
     groups = [group.cpu() for group in groups]
     for group, budget in zip(groups, budgets, strict=True):
         s[group] = budget / len(group)
-    identity = {"seed": seed, "budgets": budgets, "count": count}
+    if sum(budgets) == count:  # nothing to learn
+        return [Picks(torch.randperm(budget, generator=generator)) for budget in budgets]
+    identity = _identity(context, seed, budgets, outer_steps, inner_epochs, step)
     s, losses = _restored(context, identity, s, losses)
     bar = tqdm(range(len(losses), outer_steps), initial=len(losses), total=outer_steps, desc="Probabilistic",
                disable=None, leave=False)  # fmt: skip
@@ -73,7 +77,7 @@ def projected(s: Tensor, budget: int) -> Tensor:
 def _updated(s: Tensor, mask: Tensor, losses: list[float], step: float, groups, budgets) -> Tensor:
     known = torch.tensor(losses, dtype=torch.float64)
     known = known[torch.isfinite(known)]
-    if len(known) < 2 or losses[-1] == torch.inf or float(known.std()) == 0:
+    if len(known) < 2 or not math.isfinite(losses[-1]) or float(known.std()) == 0:
         return s
     advantage = (losses[-1] - float(known.mean())) / float(known.std())
     s = s - step * advantage * (mask.double() - s)
@@ -102,14 +106,20 @@ def _loss_after_training(context: Context, mask: Tensor, epochs: int, seed: int)
     with torch.no_grad():
         for logits, labels, _ in evaluate(network, context.split, context.compute):
             total += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-    return total / len(context.split)
+    return total / len(context.split) if math.isfinite(total) else float("inf")
 
 
-def _restored(context: Context, identity: dict, s: Tensor, losses: list[float]) -> tuple[Tensor, list[float]]:
+def _identity(context: Context, seed: int, budgets: list[int], *options: float) -> str:
+    """Return a hash of all that the search depends on."""
+    what = (seed, budgets, options, context.recipe, str(context.compute.precision), context.split.fingerprint())
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _restored(context: Context, identity: str, s: Tensor, losses: list[float]) -> tuple[Tensor, list[float]]:
     if not (context.resume and context.checkpoint is not None and context.checkpoint.exists()):
         return s, losses
     state = load_tensors(context.checkpoint)
-    if state.get("identity") != identity:
+    if not isinstance(state, dict) or state.get("identity") != identity:
         raise UserError(f"checkpoint {context.checkpoint} is of another selection; remove it or leave --resume out")
     return state["s"], state["losses"]
 

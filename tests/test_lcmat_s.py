@@ -520,11 +520,14 @@ def test_weights_are_cluster_sizes(fraction: float, duplicates: bool, balanced: 
     assert sums.tolist() == [len(part.members) for part in parts]
 
 
-def test_weights_have_no_prefix() -> None:
-    """A smaller set has larger clusters, so the first weights would be wrong."""
-    subset = select(random_problem(7).signals, fraction=0.5, weights=True)
-    with pytest.raises(UserError, match="nested"):
-        subset.prefix(0.1)
+def test_weights_of_a_prefix_are_its_own_cluster_sizes() -> None:
+    """A smaller set has larger clusters: the first weights of the larger one would be wrong."""
+    signals = random_problem(7).signals
+    whole, part = (select(signals, fraction=f, weights=True) for f in (0.5, 0.1))
+    prefix = whole.prefix(0.1)
+    assert prefix.weights.tolist() == part.weights.tolist()
+    assert prefix.indices.tolist() == part.indices.tolist()
+    assert prefix.weights.sum() == len(signals)
 
 
 # ---- names, options, bad signals ------------------------------------------------------------------------------------

@@ -399,6 +399,13 @@ BAD_INPUT = {
     "resume absent": (["--resume", "nowhere.pt"], "no such file: nowhere.pt"),
     "config absent": (["--config", "nowhere.yaml"], "cannot read nowhere.yaml"),
     "kernel": (["--selection", "Submodular", "--kernel", "wurst"], "did you mean worst"),
+    "option without value": (["--selection", "CCS", "--option", "beta"], "--option takes NAME=VALUE, not 'beta'"),
+    "option of no method": (["--option", "beta=0.1"], "--option beta: no such option"),
+    "option of another method": (["--option", "CCS.beta=0.1"], "CCS is none of the methods asked for"),
+    "option misspelt": (["--selection", "CCS", "--option", "bta=0.1"], "did you mean beta"),
+    "option of wrong kind": (["--selection", "CCS", "--option", "bins=many"], "CCS: bins must be a whole number"),
+    "option out of range": (["--selection", "CCS", "--option", "beta=1.5"], "beta must be at least 0 and below 1"),
+    "initialisations": (["--selection", "GraNd", "--initialisations", "0"], "--initialisations must be at least 1"),
 }  # fmt: skip
 
 

@@ -76,6 +76,6 @@ def _differing(setting: dict[str, object]) -> list[str]:
 def _select(name: str, setting: dict) -> list[float]:
     """Select with one method; runs in a process of its own."""
     signals = synthetic_signals(setting["samples"], setting["features"], setting["classes"])
-    needs = {need.partition(".")[0] for need in methods.get(name).needs} | {"features", "logits", "labels"}
+    needs = methods.get(name).fields | {"features", "logits", "labels"}
     signals = type(signals)(**{field: getattr(signals, field) for field in needs})
     return timed(lambda: methods.select(signals, name, fraction=setting["fraction"]), setting["runs"])

@@ -1,0 +1,263 @@
+"""What the pipeline provides to each method: dynamics, validation, initialisations, the network. Tiny networks."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import methods
+from lcmat import experiment, provision, training
+from lcmat.bench import Bench, Run, Settings, make_bench
+from lcmat.data import Dataset
+from lcmat.errors import UserError
+from lcmat.selection import Subset
+from lcmat.training import Compute, Recipe
+
+FAST = {"outer_steps": 2, "inner_epochs": 1, "iterations": 5}
+
+
+class Tiny(nn.Module):
+    """One hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images to logits."""
+        return self.head(self.body(x))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache shared by the tests that do not look into it."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def bench(digits: Dataset, compute: Compute, tmp_path: Path, cache: Path) -> Callable[..., Bench]:
+    """Make a bench with some settings of one's own."""
+
+    def make(**settings: object) -> Bench:
+        usual = {
+            "model": "Tiny",
+            "selection_recipe": Recipe(epochs=3, batch=64, scheduler="constant"),
+            "recipe": Recipe(epochs=2, batch=32),
+            "initialisations": 3,
+            "test_interval": 0,
+            "options": FAST,
+            "save_path": tmp_path / "result",
+            "cache_path": cache,
+        }
+        return make_bench(digits, compute, lambda name, dataset: Tiny(), Settings(**{**usual, **settings}))
+
+    return make
+
+
+def run(name: str, **options: object) -> Run:
+    return Run(methods.get(name), 0, **{"fraction": 0.05, **options})
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_every_method_runs_through_the_pipeline(bench: Callable, name: str, tmp_path: Path) -> None:
+    own = bench()
+    experiment.check(own, [run(name)])
+    record = experiment.run_one(own, run(name))
+    method = methods.get(name)
+    train_size = 1297 if "validation" not in method.fields else 1037
+    sizes = np.bincount(own.part(run(name))[1].labels)
+    assert sizes.sum() == train_size
+    assert record["subset_size"] == (1297 if method.everything else sum(max(1, round(0.05 * int(n))) for n in sizes))
+    assert record["needs"] == sorted({need.split(".")[0] for need in method.needs})
+    path = next((tmp_path / "result").glob("digits-Tiny/*/*.npz"))
+    indices = Subset.load(path).indices
+    assert len(set(indices.tolist())) == len(indices)
+    assert set(indices.tolist()) <= set(own.part(run(name))[0].tolist())
+    assert record["config"] == json.loads(json.dumps(record["config"]))
+    assert not list((own.settings.cache_path / "checkpoints").glob("*"))
+
+
+def test_methods_get_what_they_need_and_no_more(bench: Callable) -> None:
+    own = bench()
+    given = {name: provision.signals_of(own, run(name))[0] for name in ("Herding", "CCS", "GraNd", "Glister-Val")}
+    assert given["Herding"].features is not None
+    assert given["Herding"].logits is None
+    assert given["CCS"].features is None
+    assert given["CCS"].dynamics["margin"].shape == (3, 1297)
+    assert given["CCS"].dynamics["correctness"].dtype == torch.bool
+    assert len(given["GraNd"].initialisations) == 3
+    assert given["GraNd"].dynamics is given["GraNd"].validation is None
+    glister = given["Glister-Val"]
+    assert len(glister) + len(glister.validation) == 1297
+    positions, _, held_out = own.split(0, 0.2)
+    assert len(set(positions.tolist())) == len(glister) == 1037
+    assert torch.equal(glister.validation.labels, held_out.labels)
+
+
+def test_initialisations_differ_and_the_first_is_the_pretrained_network(bench: Callable) -> None:
+    own = bench()
+    several = provision.signals_of(own, run("GraNd"))[0].initialisations
+    main = provision.signals_of(own, run("LCMat-S"))[0]
+    assert torch.equal(several[0].logits, main.logits)
+    assert not torch.equal(several[1].logits, several[0].logits)
+    assert not torch.equal(several[1].logits, several[2].logits)
+
+
+def test_initialisations_of_other_length_share_nothing_with_pretraining(bench: Callable) -> None:
+    own = bench(initialisation_epochs=1)
+    several = provision.signals_of(own, run("GraNd"))[0].initialisations
+    assert len(several) == 3
+    main = provision.signals_of(own, run("LCMat-S"))[0]
+    assert not any(torch.equal(one.logits, main.logits) for one in several)
+    config = experiment.configuration(own, run("GraNd"))["selection_network"]["initialisations"]
+    assert (config["count"], config["epochs"]) == (3, 1)
+
+
+def test_initialisations_are_cached_one_by_one(
+    bench: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = bench(cache_path=tmp_path / "cache", initialisations=4)
+    trained = []
+    original = provision.train
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(options["label"])
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(provision, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        provision.signals_of(own, run("EL2N"))
+    assert len(list((tmp_path / "cache" / "signals").glob("*.pt"))) == 2
+    again = []
+    monkeypatch.setattr(provision, "train", lambda *a, **o: (again.append(o["label"]), original(*a, **o))[1])
+    several = provision.signals_of(own, run("EL2N"))[0].initialisations
+    assert len(several) == 4
+    assert len(again) == 2
+    assert set(again).isdisjoint(trained)
+    # More of them later: the ones that are there serve.
+    again.clear()
+    provision.signals_of(bench(cache_path=tmp_path / "cache", initialisations=5), run("GraNd"))
+    assert len(again) == 1
+
+
+@pytest.mark.parametrize("name", ["Forgetting", "CCS"])
+def test_dynamics_are_asked_for_when_only_weights_are_given(bench: Callable, tmp_path: Path, name: str) -> None:
+    torch.save(Tiny().state_dict(), tmp_path / "given.pt")
+    own = bench(pretrained=tmp_path / "given.pt")
+    with pytest.raises(UserError, match=rf"{name} needs the dynamics of pretraining, which --pretrained"):
+        experiment.check(own, [run("LCMat-S"), run(name)])
+    experiment.check(own, [run("LCMat-S"), run("GraNd"), run("DeepFool")])
+    record = experiment.run_one(own, run("DeepFool"))
+    assert record["selection_network"]["given"] == "given.pt"
+    assert "initialisations" in experiment.configuration(own, run("GraNd"))["selection_network"]
+
+
+def test_validation_samples_are_neither_trained_on_nor_selected(
+    bench: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = bench(cache_path=tmp_path / "cache")
+    sizes = []
+    original = provision.train
+    monkeypatch.setattr(provision, "train", lambda *a, **o: (sizes.append(len(a[1])), original(*a, **o))[1])
+    record = experiment.run_one(own, run("GradMatch-Val"))
+    assert sizes == [1037]
+    assert record["config"]["validation_ratio"] == 0.2
+    # Without the need, nothing is held out, unless it is for all.
+    assert experiment.configuration(own, run("GradMatch"))["validation_ratio"] is None
+    assert experiment.configuration(bench(hold_out=True), run("GradMatch"))["validation_ratio"] == 0.2
+
+
+def test_training_gets_the_weights_of_a_weighted_subset(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    original = training.weighted_cross_entropy
+
+    def spied(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        used.append(weights)
+        return original(logits, labels, weights)
+
+    monkeypatch.setattr(training, "weighted_cross_entropy", spied)
+    own = bench(recipe=Recipe(epochs=1, batch=2000))
+    experiment.run_one(own, run("LCMat-S"))
+    assert used[-1] is None
+    record = experiment.run_one(own, run("Craig"))
+    path = own.settings.save_path / "digits-Tiny" / "Craig" / record["indices"]
+    expected = Subset.load(path).weights
+    assert expected.sum() == 1297
+    assert float(used[-1].mean()) == pytest.approx(1)
+    torch.testing.assert_close(used[-1].sort().values, torch.from_numpy(np.sort(expected / expected.mean())))
+
+
+def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    deep_fool = methods.get("DeepFool")
+    pick = deep_fool.pick
+
+    def counted(
+        signals: object, budget: int, generator: object, context: object,
+        overshoot: float = 0.02, iterations: int = 3, classes: int = 10,
+    ) -> object:  # fmt: skip
+        calls.append(budget)
+        return pick(signals, budget, generator, context, overshoot, iterations, classes)
+
+    method = replace(deep_fool, pick=counted)
+    own = bench(options={"iterations": 3})
+    whole, _ = experiment._select(own, *arguments(own, Run(method, 0, fraction=0.1)))
+    assert len(calls) == 10
+    part, _ = experiment._select(own, *arguments(own, Run(method, 0, fraction=0.05)))
+    assert len(calls) == 10
+    assert set(part.indices.tolist()) < set(whole.indices.tolist())
+    by_budget, _ = experiment._select(own, *arguments(own, Run(method, 0, budget=30)))
+    assert len(by_budget) == 30
+    assert len(calls) == 10
+    experiment._select(own, *arguments(own, Run(method, 1, fraction=0.05)))
+    assert len(calls) == 20
+
+
+def arguments(bench: Bench, run: Run) -> tuple:
+    signals, _, _ = provision.signals_of(bench, run)
+    return run, signals, provision.context_of(bench, run, "key"), experiment.configuration(bench, run)
+
+
+def test_options_reach_their_method(bench: Callable) -> None:
+    own = bench(options={"damping": 0.5, "AdaCore.damping": 0.2, "rho": 0.3, "craig.rho": 1})
+    options = {name: experiment.configuration(own, run(name))["options"] for name in ("AdaCore", "Influential")}
+    assert options["AdaCore"]["damping"] == 0.2
+    assert options["Influential"]["damping"] == 0.5
+    chosen = [methods.get("AdaCore"), methods.get("CCS")]
+    experiment.check_options(own.settings, chosen, ["damping", "ccs.beta"])
+    for wrong, message in (("bta", "did you mean beta"), ("CCS.damping", "no such option"), ("Glister.eta", "none of")):
+        with pytest.raises(UserError, match=message):
+            experiment.check_options(own.settings, chosen, [wrong])
+
+
+def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    import methods.probabilistic as module
+
+    own = bench(resume=True, options={"outer_steps": 4, "inner_epochs": 1})
+    expected = experiment.run_one(own, run("Probabilistic"))
+    original, done = module._loss_after_training, []
+
+    def interrupted(*words: object) -> float:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(1)
+        return original(*words)
+
+    monkeypatch.setattr(module, "_loss_after_training", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run_one(own, run("Probabilistic"))
+    assert len(list((own.settings.cache_path / "checkpoints").glob("*-select.pt"))) == 1
+    count = []
+    monkeypatch.setattr(module, "_loss_after_training", lambda *w: (count.append(1), original(*w))[1])
+    record = experiment.run_one(own, run("Probabilistic"))
+    assert len(count) == 2
+    assert record["test_accuracy"] == expected["test_accuracy"]
+    assert not list((own.settings.cache_path / "checkpoints").glob("*"))
