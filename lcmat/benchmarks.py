@@ -30,10 +30,10 @@ def synthetic_signals(samples: int, features: int, classes: int, seed: int = 0) 
 
     def outputs(count: int) -> Signals:
         labels = torch.arange(count) % classes
-        h = torch.relu(0.25 * centres[labels] + torch.randn(count, features, generator=draw))
+        h = torch.relu(0.17 * centres[labels] + torch.randn(count, features, generator=draw))
         h = h * (0.5 + torch.rand(count, 1, generator=draw))
-        # Scaled so that some predictions are sure and some are not.
-        return Signals(h, 12 * (h - h.mean(0)) @ centres.T / features, labels)
+        # Scaled so that a fifth of the predictions are sure.
+        return Signals(h, 100 * (h - h.mean(0)) @ centres.T / features, labels)
 
     main = outputs(samples)
     dynamics = {

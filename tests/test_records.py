@@ -169,6 +169,54 @@ def test_networks_pretrained_by_seed_share_a_table() -> None:
     assert "a network f_T of its own for each seed, pretrained 10 epochs" in table.caption
 
 
+def own_networks(method: str, **change: object) -> dict:
+    """Return a record of a method that trains ten networks of its own."""
+    several = {"initialisations": {"model": "ResNet18", "count": 10, "epochs": 5, **change}}
+    return record(method, selection_network=None) | {
+        "config": {**record(method)["config"], "options": {}, "selection_network": several}
+    }
+
+
+def test_methods_with_networks_of_their_own_stand_beside_the_others() -> None:
+    (table,) = tables.accuracy_tables([record(), record("Uniform"), own_networks("GraNd"), own_networks("EL2N")])
+    assert table.methods == ["Uniform", "EL2N", "GraNd", "LCMat-S"]
+    assert "GraNd: initialisations = 10, epochs of each = 5" in table.caption
+    assert table.caption.startswith("one f_T")
+    (table,) = tables.accuracy_tables([own_networks("GraNd"), own_networks("GraNd", count=3)])
+    assert len(table.methods) == 2
+    assert "f_T" not in table.caption
+
+
+def test_methods_that_hold_validation_samples_out_stand_beside_those_that_do_not() -> None:
+    matched = record("GradMatch-Val", validation_ratio=0.2) | {"needs": ["features", "logits", "validation"]}
+    (table,) = tables.accuracy_tables([record(), record("Uniform"), matched])
+    assert table.methods == ["Uniform", "GradMatch-Val", "LCMat-S"]
+    assert "GradMatch-Val: 0.2 held out for validation, fractions are of the rest" in table.caption
+    # Where all hold out, it belongs there; where some do and some do not, to both.
+    held = record(validation_ratio=0.2)
+    (table,) = tables.accuracy_tables([held, matched])
+    assert "; 0.2 held out" in table.caption
+    both = tables.accuracy_tables([record(), held, matched])
+    assert [table.methods for table in both] == [["GradMatch-Val", "LCMat-S"]] * 2
+
+
+def test_full_is_a_line_above_the_table_and_a_row_of_the_csv() -> None:
+    full = record("Full", fraction=1.0, selection_network=None, options={}, test_accuracy=95.0)
+    (table,) = made = tables.accuracy_tables([record(), record("Uniform"), full])
+    assert table.methods == ["Uniform", "LCMat-S"]
+    assert table.fractions == [0.001]
+    text = tables.accuracy_markdown(made)
+    assert "Trained on everything: 95.00." in text
+    assert "95.48 ± 0.1 (Table 1)" in text
+    rows = list(csv.DictReader(io.StringIO(tables.accuracy_csv(made))))
+    assert [row["method"] for row in rows] == ["Uniform", "LCMat-S", "Full"]
+    # Alone, or beside another selection of everything, it is a row like any other.
+    for others in ([], [record(fraction=1.0)]):
+        (table,) = tables.accuracy_tables([full, *others])
+        assert "Full" in table.methods
+        assert 1.0 in table.fractions
+
+
 def test_published_figures_are_whole() -> None:
     figures = tables.read_published()
     assert figures["CIFAR10", "ResNet18", "ResNet18", "LCMat-S", 0.001] == tables.Published("1", 23.87, 1.1)
@@ -188,6 +236,13 @@ def test_figures_are_drawn_and_repeatable(tmp_path: Path) -> None:
     assert first["CIFAR10-ResNet18.png"].startswith(b"\x89PNG")
     assert {path.name: path.read_bytes() for path in write_figures(made_tables, tmp_path)} == first
     assert write_figures(tables.accuracy_tables([record()]), tmp_path) == []
+
+
+def test_figures_of_many_methods_name_them_all(tmp_path: Path) -> None:
+    made = [record(f"M{m}", fraction=f) for m in range(27) for f in (0.001, 0.01)]
+    full = record("Full", fraction=1.0, selection_network=None, options={}, test_accuracy=95.0)
+    png, _ = write_figures(tables.accuracy_tables([*made, full]), tmp_path)
+    assert png.stat().st_size > 10_000
 
 
 def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
