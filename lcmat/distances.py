@@ -92,10 +92,19 @@ class CosineDistance:
 
     def rows(self, index: Tensor, start: int = 0) -> Tensor:
         """Return D[index, start:], (len(index), n − start)."""
-        own = self.representative[index]
-        others = slice(start, None) if self.all_different else self.representative[start:]
-        cosine = (self.a[own] @ self.a[others].T).mul_(self.h[own] @ self.h[others].T)
-        return cosine.mul_(-0.5).add_(0.5).clamp_(min=0)
+        size = max(1, BLOCK_ELEMENTS // len(self))
+        first = start if self.all_different else 0  # a representative may come before `start`
+        rows = torch.cat([self._block(part, first) for part in self.representative[index].split(size)])
+        return rows if self.all_different else rows[:, self.representative[start:]]
+
+    def _block(self, index: Tensor, start: int) -> Tensor:
+        rows = (self.a[index] @ self.a[start:].T).mul_(self.h[index] @ self.h[start:].T).mul_(-0.5).add_(0.5)
+        for pairs in (rows < CANCELLATION).nonzero().split(max(1, BLOCK_ELEMENTS // self.h.shape[1])):
+            i, j = index[pairs[:, 0]], start + pairs[:, 1]
+            # 1 − cos from the differences of the two factors, of length one each
+            da, dh = (self.a[i] - self.a[j]).square().sum(1), (self.h[i] - self.h[j]).square().sum(1)
+            rows[pairs[:, 0], pairs[:, 1]] = 0.25 * (da + dh - 0.5 * da * dh)
+        return rows.clamp_(min=0)
 
 
 class SymmetricDivergence:

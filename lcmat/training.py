@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -228,18 +229,26 @@ def accuracy(network: nn.Module, split: Split, compute: Compute) -> float:
 
 def evaluate(network: nn.Module, split: Split, compute: Compute, batch: int = TEST_BATCH) -> Iterator:
     """Yield logits, labels and positions batch by batch, in order and in evaluation mode."""
-    was_training = network.training
-    network.to(compute.device, memory_format=torch.channels_last).eval()
-    try:
-        parts = torch.arange(len(split)).split(batch)
-        for images, labels, positions in tqdm(
-            split.batches(parts), total=len(parts), desc="evaluating", disable=_quiet(parts), leave=False
-        ):
+    network.to(compute.device, memory_format=torch.channels_last)
+    parts = torch.arange(len(split)).split(batch)
+    bar = tqdm(split.batches(parts), total=len(parts), desc="evaluating", disable=_quiet(parts), leave=False)
+    with evaluation_mode(network):
+        for images, labels, positions in bar:
             with compute.autocast():
                 logits = network(compute.inputs(images))
             yield logits, labels.to(compute.device), positions
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put the network into evaluation mode for a while; each layer returns to its own mode (some may be frozen)."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
     finally:
-        network.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _quiet(parts: list | tuple) -> bool | None:

@@ -6,11 +6,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lcmat.context import Context
+from lcmat.curvature import probabilities
 from lcmat.distances import BLOCK_ELEMENTS, euclidean
 from lcmat.errors import UserError
 from lcmat.ranking import ranked
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
+from lcmat.training import evaluation_mode
 
 # Images whose distance is found at once.
 BATCH = 250
@@ -27,12 +29,15 @@ def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: i
     if len(signals) == 1:
         return Picks(torch.zeros(1, dtype=torch.int64))
     nearest = nearest_others(signals.features, min(neighbours, len(signals) - 1))
-    log_p = F.log_softmax(signals.logits.double(), 1).clamp(min=-1e300)
-    p = log_p.exp()
-    negative_entropy = (p * log_p).sum(1)
-    # Σ_c p_jc (log p_jc − log p_ic), averaged over the neighbours j.
-    divergence = negative_entropy[nearest].mean(1) - (p[nearest].mean(1) * log_p).sum(1)
-    return Picks(ranked(divergence, budget))
+    p, q = probabilities(signals.logits)
+    # log1p keeps the digits of sure predictions; what is impossible but for rounding has a finite logarithm, too.
+    log_p = torch.where(p > 0.5, torch.log1p(-q), F.log_softmax(signals.logits.double(), 1).clamp(min=-1e300))
+    divergence = [
+        (p[near] * (log_p[near] - log_p[own, None])).sum(2).mean(1)
+        for own, near in zip(*(t.split(max(1, BLOCK_ELEMENTS // nearest[0].numel() // p.shape[1]))
+                               for t in (torch.arange(len(p), device=p.device), nearest)), strict=True)
+    ]  # fmt: skip
+    return Picks(ranked(torch.cat(divergence), budget))
 
 
 def nearest_others(features: Tensor, count: int) -> Tensor:
@@ -66,18 +71,12 @@ def deep_fool(
 ) -> Picks:
     """Choose the images that the smallest perturbation takes across the boundary (Ducoffe & Precioso 2018, DFAL)."""
     network, compute = context.network, context.compute
-    was_training = network.training
-    network.to(compute.device).eval()
-    norms = []
+    network.to(compute.device)
     parts = torch.arange(len(signals)).split(BATCH)
     quiet = None if len(signals) > 2 * BATCH else True
-    try:
-        for images, _, _ in tqdm(
-            context.split.batches(parts), total=len(parts), desc="DeepFool", disable=quiet, leave=False
-        ):
-            norms.append(perturbation(network, compute.inputs(images), overshoot, iterations, classes))
-    finally:
-        network.train(was_training)
+    bar = tqdm(context.split.batches(parts), total=len(parts), desc="DeepFool", disable=quiet, leave=False)
+    with evaluation_mode(network):
+        norms = [perturbation(network, compute.inputs(images), overshoot, iterations, classes) for images, _, _ in bar]
     return Picks(ranked(-torch.cat(norms), budget))
 
 
@@ -99,7 +98,7 @@ def _perturbation(network: nn.Module, inputs: Tensor, overshoot: float, iteratio
     going = torch.arange(len(inputs), device=inputs.device)
     for _ in range(iterations):
         x = (inputs[going] + (1 + overshoot) * total[going]).requires_grad_()
-        logits = network(x).float()
+        logits = network(x.clone()).float()  # a copy, in which the first layer may work in place
         if own is None:
             own = logits.argmax(1)
             others = logits.topk(min(classes, logits.shape[1]), dim=1).indices

@@ -53,12 +53,15 @@ class PreconditionedDistance(VectorDistance):
         # tiny, it is taken in units of its mean: that scales all distances alike, which then stay finite.
         unit = float(mean.mean())
         delta, unit = (damping * unit, 1.0) if unit > TINY else (damping, unit) if unit > 0 else (1.0, 1.0)
+        scale = 1.0
 
         def form(index: torch.Tensor | slice) -> torch.Tensor:
             gradient = a[index][:, :, None] * h[index][:, None, :]
             curvature = mean if mean_curvature else b[index][:, :, None] * u[index][:, None, :]
-            return gradient.div_(curvature / unit + delta).flatten(1)
+            return gradient.div_(curvature / unit + delta).div_(scale).flatten(1)
 
+        if unit < TINY:  # gradients may be as tiny, or not at all
+            scale = max(float(form(part).abs().max()) for part in torch.arange(len(a)).split(100)) or 1.0
         representative = first_of_equals(signals.features, signals.logits, signals.labels)
         super().__init__(form, a.shape[1] * h.shape[1], representative)
 

@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lcmat.curvature import gradient_factors, with_bias
+from lcmat.curvature import errors, gradient_factors, with_bias
 from lcmat.errors import UserError
 from lcmat.matching_pursuit import products
 from lcmat.ranking import ranked
@@ -31,8 +30,7 @@ def glister_val(signals: Signals, budget: int, generator: torch.Generator, eta: 
 def target_gradient(target: Signals, step: Tensor) -> Tensor:
     """Return ∇L, (C, d+1), of the target's mean cross-entropy when `step` (C, d+1) has been added to the last layer."""
     h = with_bias(target.features)
-    p = torch.softmax(target.logits.double() + h @ step.T, 1)
-    return (p - F.one_hot(target.labels, p.shape[1])).T @ h / len(h)
+    return errors(target.logits.double() + h @ step.T, target.labels).T @ h / len(h)
 
 
 def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks: int) -> Picks:

@@ -9,6 +9,8 @@ from lcmat.matching_pursuit import matching_pursuit
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
 
+# Weights up to this share of the largest are zero but for rounding.
+NO_WEIGHT = 1e-12
 # A largest entry of a below this has squares that underflow.
 TINY = 1e-100
 
@@ -37,8 +39,8 @@ def _matched(a: Tensor, h: Tensor, target: Tensor, budget: int, regularisation: 
     a = a / unit
     penalty = regularisation * float((a.square().sum(1) * h.square().sum(1)).mean())
     indices, weights = matching_pursuit(a, h, target, budget, penalty)
-    positive = weights[weights > 0]
-    weights[weights <= 0] = positive.min() if len(positive) else 1.0
+    left_out = weights <= NO_WEIGHT * weights.max()
+    weights[left_out] = 1.0 if left_out.all() else weights[~left_out].min()
     # Weights are kept in float32, where nothing may become 0 or infinite.
     return Picks(indices, (weights / unit).clamp(1e-30, 1e30))
 

@@ -33,8 +33,8 @@ def influential(
     """Keep `budget` samples such that the removed set R has the smallest ‖Σ_{i∈R} H⁻¹ g_i‖₂.
 
     H is the Hessian of the mean loss of *all* samples in the last layer, damped by `damping` times its mean diagonal.
-    Greedy choice of the smaller of the kept and the removed set, each time the sample that leaves the smallest norm;
-    then up to `swaps` best exchanges of a kept for a removed sample while these lower it.
+    Greedy choice of the kept set, and of the removed set, each time the sample that leaves the smallest norm; then up
+    to `swaps` best exchanges of a kept for a removed sample while these lower it; the better of the two counts.
     """
     influence = _influence(signals, damping)
     return [Picks(keep(influence(group), budget, swaps)) for group, budget in zip(groups, budgets, strict=True)]
@@ -43,20 +43,24 @@ def influential(
 def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
     """Return which `budget` of n vectors (n, D) to keep so that the sum of the others is small."""
     n = len(vectors)
-    keeping = budget <= n - budget
     total = vectors.sum(0)
-    taken = _greedy(vectors, total if keeping else torch.zeros_like(total), budget if keeping else n - budget, keeping)
-    mask = torch.zeros(n, dtype=torch.bool, device=vectors.device)
-    mask[taken] = True
-    kept = taken if keeping else (~mask).nonzero()[:, 0]
-    return _swapped(vectors, kept, swaps)
+    gram = _gram(vectors) if n**2 * vectors.element_size() <= MATRIX_BYTES else None
+    tries = []
+    if gram is not None or budget <= n - budget:
+        tries.append(_greedy(vectors, gram, total, budget, subtract=True))
+    if gram is not None or budget > n - budget:
+        removed = _greedy(vectors, gram, torch.zeros_like(total), n - budget, subtract=False)
+        left = torch.ones(n, dtype=torch.bool, device=vectors.device)
+        left[removed] = False
+        tries.append(left.nonzero()[:, 0])
+    tries = [_swapped(vectors, kept, swaps) for kept in tries]
+    return min(tries, key=lambda kept: float((total - vectors[kept].sum(0)).norm()))
 
 
-def _greedy(vectors: Tensor, rest: Tensor, count: int, subtract: bool) -> Tensor:
+def _greedy(vectors: Tensor, gram: Tensor | None, rest: Tensor, count: int, subtract: bool) -> Tensor:
     """Take `count` vectors off `rest` (or add them to it), each time the one that leaves the smallest norm."""
     sign = -1.0 if subtract else 1.0
     squared_norm = vectors.square().sum(1)
-    gram = _gram(vectors) if len(vectors) ** 2 * vectors.element_size() <= MATRIX_BYTES else None
     inner = vectors @ rest
     left = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
     taken = []

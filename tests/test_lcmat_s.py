@@ -2,7 +2,6 @@
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,56 +17,12 @@ from lcmat import Signals, Subset, UserError
 from lcmat.facility_location import Matrix, facility_location
 from methods import get, names, select
 from tests import oracles
+from tests.problems import Problem, random_problem
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 
 # Small fractions of small classes round to nothing, which the library says; one test below checks that it does.
 pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to no sample")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Arrays of signals, and the selection problems that they pose."""
-
-    features: np.ndarray
-    logits: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Features, logits, labels."""
-        return self.features, self.logits, self.labels
-
-    @property
-    def signals(self) -> Signals:
-        """The same as the library takes them."""
-        return Signals(features=self.features, logits=self.logits, labels=self.labels)
-
-    def parts(self, rho: float = 0.1, K: int | None = None, balanced: bool = True) -> list[oracles.Part]:
-        """The same as the oracle takes them."""
-        return oracles.parts(*self.arrays, rho=rho, K=K, balanced=balanced)
-
-    def budgets(self, fraction: float, balanced: bool = True) -> list[int]:
-        """How many samples of each class (unbalanced: of all) a fraction asks for."""
-        sizes = np.unique(self.labels, return_counts=True)[1] if balanced else [len(self.labels)]
-        return [oracles.class_budget(int(size), fraction) for size in sizes]
-
-    def take(self, index: np.ndarray) -> "Problem":
-        """The samples in `index`, in that order."""
-        return Problem(*(array[index] for array in self.arrays))
-
-
-def random_problem(
-    seed: int, n: int = 60, d: int = 5, C: int = 3, scale: float = 1.0, duplicates: bool = False
-) -> Problem:
-    """Random signals in classes of unequal sizes, none empty; with duplicates only n / 3 of them differ."""
-    rng = np.random.default_rng(seed)
-    shares = rng.dirichlet(np.full(C, 2.0))
-    labels = np.concatenate([np.arange(C), rng.choice(C, n - C, p=shares)])
-    problem = Problem(rng.normal(size=(n, d)), scale * rng.normal(size=(n, C)), labels)
-    if duplicates:
-        problem = problem.take(np.concatenate([np.arange(C), rng.integers(0, max(C, n // 3), n - C)]))
-    return problem.take(rng.permutation(n))
 
 
 def equal(one: Subset, other: Subset) -> bool:
