@@ -171,6 +171,7 @@ def run_one(bench: Bench, run: Run) -> dict:
         "subset_size": len(subset),
         "needs": sorted(run.needs),
         "cost": subset.cost,
+        "cost_bound": subset.bound,
         "train_accuracy": history.train_accuracy,
         "tests": history.tests,
         "selection_network": network_facts,

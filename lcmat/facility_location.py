@@ -24,6 +24,8 @@ MATRIX_BYTES = 2**31
 HELD_BLOCKS = 16
 # Candidates whose gains are recomputed at once.
 CANDIDATES = 64
+# … and for the bound, where as many are wanted as there are picks.
+BOUND_CANDIDATES = 512
 # Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
 TIE = 1e-14
 
@@ -62,6 +64,7 @@ class Cover:
     cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
     transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
     many. From these follow the cluster sizes after fewer picks.
+    bound: a lower bound of L over all sets of m samples.
     """
 
     indices: Tensor
@@ -69,6 +72,7 @@ class Cover:
     costs: Tensor
     cluster_sizes: Tensor
     transfers: Tensor
+    bound: float
 
 
 def hold(distance: Distance) -> Distance:
@@ -126,7 +130,26 @@ def facility_location(distance: Distance, budget: int) -> Cover:
         costs=torch.stack(costs[1:]),
         cluster_sizes=torch.bincount(nearest, minlength=budget),
         transfers=torch.cat(transfers),
+        bound=max(0.0, float(costs[-1]) - _largest_gains(distance, current, bounds, budget)),
     )
+
+
+def _largest_gains(distance: Distance, current: Tensor, bounds: Tensor, count: int) -> float:
+    """Return the sum of the `count` largest gains that are left.
+
+    Adding any `count` samples to S lowers L by no more (gains only shrink), so no set of as many has L below L(S) minus
+    this sum. Lazy: what cannot be among the largest, by the bounds known from before, is not computed.
+    """
+    stale, gains = bounds.clone(), torch.zeros_like(bounds)
+    while True:
+        least = gains.topk(min(count, len(gains))).values[-1]
+        values, candidates = stale.topk(min(BOUND_CANDIDATES, len(stale)))
+        candidates = candidates[values > least]
+        if len(candidates) == 0:
+            return float(gains.topk(min(count, len(gains))).values.sum())
+        for part in candidates.split(CANDIDATES):
+            gains[part] = (current - distance.rows(part)).clamp_(min=0).sum(1)
+        stale[candidates] = -math.inf
 
 
 def _best(distance: Distance, current: Tensor, bounds: Tensor, tie: float) -> int:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lcmat import seeds
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
+from lcmat.facility_location import Cover
 from lcmat.files import write_atomically
 from lcmat.signals import Signals
 
@@ -32,12 +33,20 @@ class Picks:
     weights: (m,) or None. costs: (m,) the method's cost after each pick, or None if it has none.
     transfers: (r, 3) for weights that are cluster sizes, how they came about (see `facility_location.Cover`): from
     these follow the weights after fewer picks.
+    bound: a lower bound of the cost over all sets of as many samples, or None.
     """
 
     indices: Tensor
     weights: Tensor | None = None
     costs: Tensor | None = None
     transfers: Tensor | None = None
+    bound: float | None = None
+
+
+def covered(cover: Cover, weights: bool) -> Picks:
+    """Return the picks of a facility location, with cluster sizes as weights or without."""
+    sizes = {"weights": cover.cluster_sizes, "transfers": cover.transfers} if weights else {}
+    return Picks(cover.indices, costs=cover.costs, bound=cover.bound, **sizes)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,7 @@ class Subset:
     costs: (m,) float64, the method's cost in the group after each pick, or None.
     transfers: (r, 3) int64 or None: weights that are cluster sizes, as positions in this subset of a pick and of the
     one that it took samples from (−1: none), and how many.
+    bound: no selection of as many samples (of each class, if balanced) has a smaller cost than this; or None.
     """
 
     indices: np.ndarray
@@ -121,6 +131,7 @@ class Subset:
     nested: bool = True
     costs: np.ndarray | None = None
     transfers: np.ndarray | None = None
+    bound: float | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -160,7 +171,7 @@ class Subset:
             position = np.append(np.cumsum(mask) - 1, -1)  # the last entry is that of "none"
             transfers = np.column_stack([position[transfers[:, 0]], position[transfers[:, 1]], transfers[:, 2]])
             kept |= {"transfers": transfers, "weights": _cluster_sizes(transfers, int(mask.sum()))}
-        return replace(self, **kept)
+        return replace(self, bound=self.bound if mask.all() else None, **kept)  # fewer samples have another optimum
 
     def save(self, path: Path) -> None:
         """Write the subset as .npz, atomically; absent arrays are left out."""
@@ -174,6 +185,8 @@ class Subset:
             fields = {name: data[name] for name in data.files}
         for name in ("method", "balanced", "nested"):
             fields[name] = fields[name].item()
+        if "bound" in fields:
+            fields["bound"] = fields["bound"].item()
         return Subset(weights=fields.pop("weights", None), **fields)
 
 
@@ -350,6 +363,7 @@ def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.nd
         nested=method.nested and (weights is None or transfers is not None),
         costs=costs,
         transfers=transfers,
+        bound=None if parts[0].bound is None else sum(part.bound for part in parts),
     )
 
 

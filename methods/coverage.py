@@ -6,7 +6,7 @@ from lcmat.curvature import LossCurvatureDistance, gradient_factors, hessian_fac
 from lcmat.distances import VectorDistance, first_of_equals
 from lcmat.errors import UserError
 from lcmat.facility_location import facility_location
-from lcmat.selection import Method, Picks
+from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
 
 # Preconditioned gradients of a smaller mean curvature would have squares beyond float64.
@@ -19,7 +19,7 @@ def craig(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     The weight of a medoid is the number of samples nearest to it, so that weights sum to the number of samples.
     """
     cover = facility_location(LossCurvatureDistance(signals, rho=0.0), budget)
-    return Picks(cover.indices, cover.cluster_sizes, cover.costs, cover.transfers)
+    return covered(cover, weights=True)
 
 
 def adacore(
@@ -37,8 +37,7 @@ def adacore(
     `weights` adds Craig's weights.
     """
     cover = facility_location(PreconditionedDistance(signals, damping, mean_curvature), budget)
-    extra = (cover.cluster_sizes, cover.costs, cover.transfers) if weights else (None, cover.costs, None)
-    return Picks(cover.indices, *extra)
+    return covered(cover, weights)
 
 
 class PreconditionedDistance(VectorDistance):

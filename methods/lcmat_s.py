@@ -4,7 +4,7 @@ import torch
 
 from lcmat.curvature import LossCurvatureDistance, check_dimensions, check_radius
 from lcmat.facility_location import facility_location
-from lcmat.selection import Method, Picks
+from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
 
 
@@ -24,8 +24,7 @@ def lcmat_s(
     Deterministic: `generator` is not used.
     """
     cover = facility_location(LossCurvatureDistance(signals, rho, K), budget)
-    extra = (cover.cluster_sizes, cover.costs, cover.transfers) if weights else (None, cover.costs, None)
-    return Picks(cover.indices, *extra)
+    return covered(cover, weights)
 
 
 def resolve(classes: int, features: int, rho: float, K: int | None, weights: bool) -> dict[str, object]:

@@ -7,14 +7,14 @@ from lcmat.distances import CosineDistance
 from lcmat.errors import UserError
 from lcmat.facility_location import facility_location
 from lcmat.ranking import first_largest
-from lcmat.selection import Method, Picks
+from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
 
 
 def facility_location_cosine(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     """Greedily maximise Σ_{i∈V} max_{j∈S} s_ij: facility location with the distance 1 − s."""
     cover = facility_location(CosineDistance(*gradient_factors(signals)), budget)
-    return Picks(cover.indices, costs=cover.costs)
+    return covered(cover, weights=False)
 
 
 def graph_cut(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

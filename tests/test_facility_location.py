@@ -1,5 +1,6 @@
 """Greedy facility location against brute force, on distance matrices that are the same for both."""
 
+import itertools
 import math
 
 import numpy as np
@@ -291,3 +292,44 @@ def test_a_smaller_budget_gives_the_first_picks(points: list[tuple[float, float]
         part = cover_of(D, budget)
         for name in ("indices", "gains", "costs"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[:budget]), name
+
+
+# ---- the certificate ------------------------------------------------------------------------------------------------
+
+
+def remaining_gains(D: np.ndarray, picks: list[int]) -> np.ndarray:
+    """What each further sample would take off the cost, largest first, by definition."""
+    current = D[picks].min(0)
+    gains = [(current - np.minimum(current, D[j])).sum() for j in range(len(D)) if j not in picks]
+    return np.sort(gains)[::-1]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("budget", [1, 3, 20, 39, 40])
+def test_the_bound_is_the_cost_less_the_largest_remaining_gains(layout: object, budget: int) -> None:
+    D = plane(layout(40, 1))
+    cover = cover_of(D, budget)
+    cost, gains = float(cover.costs[-1]), remaining_gains(D, cover.indices.tolist())
+    expected = max(0.0, cost - gains[:budget].sum())
+    assert cover.bound == pytest.approx(expected, rel=1e-9, abs=1e-12 * D.sum())
+
+
+@pytest.mark.parametrize("candidates", [(1, 1), (2, 3), (64, 5)])
+def test_the_bound_does_not_depend_on_the_batch(candidates: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    D = plane(clusters(60, 2))
+    expected = cover_of(D, 7).bound
+    monkeypatch.setattr(module, "CANDIDATES", candidates[0])
+    monkeypatch.setattr(module, "BOUND_CANDIDATES", candidates[1])
+    assert expected > 0
+    assert cover_of(D, 7).bound == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_set_of_as_many_samples_costs_less_than_the_bound(layout: object, seed: int) -> None:
+    D = plane(layout(9, seed))
+    for budget in range(1, 9):
+        cover = cover_of(D, budget)
+        optimum = min(D[list(chosen)].min(0).sum() for chosen in itertools.combinations(range(9), budget))
+        assert cover.bound <= optimum + 1e-12 * D.sum()
+        assert float(cover.costs[-1]) >= optimum - 1e-12 * D.sum()

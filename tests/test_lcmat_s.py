@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -668,3 +669,23 @@ def test_anything_can_be_selected_from(method: str, problem: Problem, balanced: 
         sizes += rho / 2 * oracles.hessians(problem.features, problem.logits).sum(axis=1)
         assert subset.cost == pytest.approx(expected, rel=1e-9, abs=1e-14 * sizes.max() * n)
         assert np.isfinite(subset.costs).all()
+
+
+# ---- the certificate ------------------------------------------------------------------------------------------------
+
+
+def test_the_bound_is_the_sum_over_the_classes_and_belongs_to_the_whole_selection() -> None:
+    problem = random_problem(5, 120)
+    subset = select(problem.signals, fraction=0.2)
+    by_class = [select(problem.take(np.flatnonzero(problem.labels == c)).signals, fraction=0.2) for c in range(3)]
+    assert 0 < subset.bound < subset.cost
+    assert subset.bound == pytest.approx(sum(one.bound for one in by_class))
+    assert subset.prefix(0.2).bound == subset.bound
+    assert subset.prefix(0.1).bound is None
+    assert select(problem.signals, "Uniform", fraction=0.2).bound is None
+
+
+def test_the_bound_is_saved(tmp_path: Path) -> None:
+    subset = select(random_problem(5, 120).signals, fraction=0.2)
+    subset.save(tmp_path / "s.npz")
+    assert Subset.load(tmp_path / "s.npz").bound == subset.bound

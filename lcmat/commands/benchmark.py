@@ -11,8 +11,6 @@ from lcmat.errors import UserError, lookup
 from lcmat.files import check_writable
 from lcmat.options import SWITCH, Parser
 
-BENCHMARKS = ("selection",)
-
 
 def main(argv: list[str]) -> int:
     """Run the benchmarks named, or all."""
@@ -34,7 +32,7 @@ def main(argv: list[str]) -> int:
     folder = Path(args.save_path) / "benchmarks"
     check_writable(folder)
     for name in dict.fromkeys(lookup("benchmark", name, BENCHMARKS) for name in args.names or BENCHMARKS):
-        print(f"{name}: {globals()[f'_{name}'](args, folder)}")
+        print(f"{name}: {BENCHMARKS[name](args, folder)}")
     return 0
 
 
@@ -79,3 +77,6 @@ def _select(name: str, setting: dict) -> list[float]:
     needs = methods.get(name).fields | {"features", "logits", "labels"}
     signals = type(signals)(**{field: getattr(signals, field) for field in needs})
     return timed(lambda: methods.select(signals, name, fraction=setting["fraction"]), setting["runs"])
+
+
+BENCHMARKS = {"selection": _selection}
