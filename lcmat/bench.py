@@ -40,6 +40,7 @@ class Settings:
     selection_test_fraction: float = 1.0
     hold_out: bool = False  # in every run; else only for methods that need validation signals
     val_ratio: float = 0.2
+    memory: int | None = None  # bytes for what selection could also form again; None: a quarter of what is free
     save_path: Path = Path("result")
     cache_path: Path = Path("cache")
     overwrite: bool = False

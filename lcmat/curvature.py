@@ -101,7 +101,7 @@ class LossCurvatureDistance:
 
     def __init__(self, signals: Signals, rho: float, K: int | None = None) -> None:
         """Take the signals of the n samples among which distances are measured; ρ ≥ 0; K as `check_dimensions`."""
-        self.rho = check_radius(rho)
+        self.rho, self.device = check_radius(rho), signals.labels.device
         K = check_dimensions(K, signals.logits.shape[1], signals.features.shape[1])
         self.a, self.h = gradient_factors(signals)
         self.squared_norm = self.a.square().sum(1) * self.h.square().sum(1)

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lcmat import memory
+
 # Elements of one temporary block: 2²² float64 values are 32 MiB.
 BLOCK_ELEMENTS = 2**22
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
-# Vectors up to this size are held; larger ones are formed in blocks whenever they are asked for.
-VECTOR_BYTES = 2**30
 
 
 def first_of_equals(*matrices: Tensor) -> Tensor:
@@ -41,7 +41,8 @@ class VectorDistance:
         self.representative = representative
         self.all_different = bool((representative.diff() == 1).all())
         self.step = max(1, BLOCK_ELEMENTS // width)
-        if n * width * 8 <= VECTOR_BYTES:
+        self.device = representative.device
+        if memory.fits(n * width * 8, memory.OF_VECTORS, self.device):
             vectors = torch.cat([form(part) for part in self._slices()])
             self.form, self.step = vectors.__getitem__, n
         else:
@@ -83,6 +84,7 @@ class CosineDistance:
 
     def __init__(self, a: Tensor, h: Tensor) -> None:
         """Take the factors a (n, C) and h (n, d)."""
+        self.device = a.device
         self.representative = first_of_equals(a, h)
         self.all_different = bool((self.representative.diff() == 1).all())
         self.a, self.h = _unit(a.double()), _unit(h.double())
@@ -112,7 +114,7 @@ class SymmetricDivergence:
 
     def __init__(self, p: Tensor) -> None:
         """Take the distributions."""
-        self.p, self.log = p, p.log()
+        self.p, self.log, self.device = p, p.log(), p.device
 
     def __len__(self) -> int:
         return len(self.p)

@@ -190,14 +190,16 @@ def run_one(bench: Bench, run: Run) -> dict:
 
 def _select(bench: Bench, run: Run, signals: Signals, context: Context | None, config: dict) -> tuple[Subset, float]:
     """Return the subset, with indices into the whole training set, validation samples counted, and the seconds."""
-    how = {"balanced": bench.settings.balance, "seed": run.seed, "context": context, **config["options"]}
+    settings = bench.settings
+    how = {"balanced": settings.balance, "seed": run.seed, **config["options"]}
+    means = {"context": context, "memory": settings.memory}
     if context is not None and run.method.nested:
         # Networks run for these picks: one order of everything, which costs no more, serves all sizes.
-        order, seconds = order_of(bench, run, signals, how)
+        order, seconds = order_of(bench, run, signals, how, means)
         subset = order.prefix(run.fraction, budget=run.budget)
     else:
         started = time.monotonic()
-        subset = select_with(run.method, signals, fraction=run.fraction, budget=run.budget, **how)
+        subset = select_with(run.method, signals, fraction=run.fraction, budget=run.budget, **how, **means)
         seconds = time.monotonic() - started
     positions, _ = bench.part(run)
     return replace(subset, indices=positions.numpy()[subset.indices]), seconds

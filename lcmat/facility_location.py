@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat import memory
 from lcmat.distances import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 
-# A full matrix up to this size is held; a larger one is formed row by row as the greedy step asks for it.
-MATRIX_BYTES = 2**31
 # A matrix that is held is formed in at least so many blocks of rows, right of the diagonal only.
 HELD_BLOCKS = 16
 # Candidates whose gains are recomputed at once.
@@ -33,6 +32,8 @@ TIE = 1e-14
 class Distance(Protocol):
     """Pairwise distances of n samples."""
 
+    device: torch.device
+
     def __len__(self) -> int:
         """Return n."""
 
@@ -45,6 +46,11 @@ class Matrix:
     """A distance held as one symmetric matrix (n, n)."""
 
     values: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lies."""
+        return self.values.device
 
     def __len__(self) -> int:
         return len(self.values)
@@ -76,9 +82,9 @@ class Cover:
 
 
 def hold(distance: Distance) -> Distance:
-    """Return the distance as one matrix, each pair measured once, if that fits into `MATRIX_BYTES`; else unchanged."""
+    """Return the distance as one matrix, each pair measured once, if that fits into memory; else unchanged."""
     n = len(distance)
-    if isinstance(distance, Matrix) or n * n * 8 > MATRIX_BYTES:
+    if isinstance(distance, Matrix) or not memory.fits(n * n * 8, memory.OF_A_MATRIX, distance.device):
         return distance
     values = None
     for part in _blocks(n, at_least=HELD_BLOCKS):

@@ -11,6 +11,7 @@ import yaml
 
 from lcmat.bench import Settings
 from lcmat.errors import UserError, suggest
+from lcmat.memory import parse_size
 from lcmat.selection import check_fraction
 from lcmat.training import Recipe
 
@@ -33,6 +34,13 @@ def true_or_false(text: str) -> bool:
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
     return values[text.lower()]
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class Formatter(argparse.HelpFormatter):
@@ -138,6 +146,12 @@ def _add_selection(group) -> None:
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
     add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
+    add(
+        "--memory",
+        type=_size,
+        metavar="SIZE",
+        help="for distances that are kept, as 4GB (default: a quarter of what is free)",
+    )
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
@@ -329,6 +343,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             args, "", args.train_batch,
             scheduler=args.scheduler, min_lr=args.min_lr, step_size=args.step_size, gamma=args.gamma,
         ),
+        memory=args.memory,
         test_interval=args.test_interval,
         test_fraction=args.test_fraction,
         hold_out=args.val,

@@ -97,17 +97,21 @@ def context_of(bench: Bench, run: Run, key: str) -> Context:
     )
 
 
-def order_of(bench: Bench, run: Run, signals: Signals, how: dict[str, object]) -> tuple[Subset, float]:
-    """Return the method's order of all samples and the seconds it once took, from the cache."""
-    determines = {name: value for name, value in how.items() if name != "context"}
-    key = {"network": cache_key(bench, _selector(bench, run)), "selection": run.method.name, **determines}
+def order_of(
+    bench: Bench, run: Run, signals: Signals, how: dict[str, object], means: dict[str, object]
+) -> tuple[Subset, float]:
+    """Return the method's order of all samples and the seconds it once took, from the cache.
+
+    `how` are arguments of select_with that determine the order, `means` are further ones that do not.
+    """
+    key = {"network": cache_key(bench, _selector(bench, run)), "selection": run.method.name, **how}
     path = bench.settings.cache_path / "orders" / f"{records.config_hash(key)}.pt"
     kept = _cached(path)
     if kept is not None:
         values = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in kept["subset"].items()}
         return Subset(**values), kept["seconds"]
     started = time.monotonic()
-    subset = select_with(run.method, signals, fraction=1.0, **how)
+    subset = select_with(run.method, signals, fraction=1.0, **how, **means)
     seconds = time.monotonic() - started
     values = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in vars(subset).items()}
     save_tensors(path, {"subset": values, "seconds": seconds})

@@ -19,6 +19,7 @@ from lcmat.context import Context
 from lcmat.errors import UserError, suggest
 from lcmat.facility_location import Cover
 from lcmat.files import write_atomically
+from lcmat.memory import limited
 from lcmat.signals import Signals
 
 # What a Context holds; everything else that a method may need is in the signals.
@@ -206,9 +207,15 @@ def select_with(
     balanced: bool = True,
     seed: int = 0,
     context: Context | None = None,
+    memory: int | str | None = None,
     **options: object,
 ) -> Subset:
     """Select a subset of the samples that `signals` describe; see `methods.select` for the parameters."""
+    with limited(memory):
+        return _selected(method, signals, fraction, budget, balanced, seed, context, options)
+
+
+def _selected(method, signals, fraction, budget, balanced, seed, context, options) -> Subset:
     _check_needs(method, signals, context)
     widths = (0 if m is None else m.shape[1] for m in (signals.logits, signals.features))
     options = method.resolved(*widths, options)

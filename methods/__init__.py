@@ -33,6 +33,7 @@ def select(
     balanced: bool = True,
     seed: int = 0,
     context: Context | None = None,
+    memory: int | str | None = None,
     **options: object,
 ) -> Subset:
     """Select a subset of the n samples that `signals` describe.
@@ -41,8 +42,18 @@ def select(
     max(1, round(fraction · n_c)) of each class, or the budget shared in proportion to the class sizes. `seed` decides
     all that is random in the method. `options` are the method's own, such as rho, K and weights of LCMat-S; they are
     listed in methods/README.md. `context` holds the images and networks for the methods that need more than signals.
+    `memory` bounds what is kept that could also be formed again, such as matrices of distances: bytes, or "4GB"; by
+    default a quarter of what is free. The picks do not depend on it.
     Raises UserError (a ValueError) for bad values, unknown names, and signals that lack what the method needs.
     """
     return select_with(
-        get(method), signals, fraction=fraction, budget=budget, balanced=balanced, seed=seed, context=context, **options
+        get(method),
+        signals,
+        fraction=fraction,
+        budget=budget,
+        balanced=balanced,
+        seed=seed,
+        context=context,
+        memory=memory,
+        **options,
     )

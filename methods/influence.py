@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from lcmat import memory
 from lcmat.curvature import gradient_factors, probabilities
 from lcmat.errors import UserError
-from lcmat.facility_location import MATRIX_BYTES
 from lcmat.ranking import TOO_LARGE, first_largest
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
@@ -16,6 +16,8 @@ EXACT_PARAMETERS = 8192
 DOUBLE_PARAMETERS = 2048
 # A mean curvature below this is none.
 TINY = 1e-280
+# Up to this many samples both the kept and the removed set are grown, beyond only the smaller one.
+BOTH_WAYS = 20_000
 # The Gram matrix of influences is formed in so many blocks of rows, right of the diagonal only.
 GRAM_BLOCKS = 16
 # Samples on each side among which swaps are looked for.
@@ -35,6 +37,7 @@ def influential(
     H is the Hessian of the mean loss of *all* samples in the last layer, damped by `damping` times its mean diagonal.
     Greedy choice of the kept set, and of the removed set, each time the sample that leaves the smallest norm; then up
     to `swaps` best exchanges of a kept for a removed sample while these lower it; the better of the two counts.
+    Of more than 20,000 samples, only the smaller of the two sets is grown.
     """
     influence = _influence(signals, damping)
     return [Picks(keep(influence(group), budget, swaps)) for group, budget in zip(groups, budgets, strict=True)]
@@ -44,11 +47,13 @@ def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
     """Return which `budget` of n vectors (n, D) to keep so that the sum of the others is small."""
     n = len(vectors)
     total = vectors.sum(0)
-    gram = _gram(vectors) if n**2 * vectors.element_size() <= MATRIX_BYTES else None
+    gram = None
+    if memory.fits(n**2 * vectors.element_size(), memory.OF_A_MATRIX, vectors.device):
+        gram = _gram(vectors)
     tries = []
-    if gram is not None or budget <= n - budget:
+    if n <= BOTH_WAYS or budget <= n - budget:
         tries.append(_greedy(vectors, gram, total, budget, subtract=True))
-    if gram is not None or budget > n - budget:
+    if n <= BOTH_WAYS or budget > n - budget:
         removed = _greedy(vectors, gram, torch.zeros_like(total), n - budget, subtract=False)
         left = torch.ones(n, dtype=torch.bool, device=vectors.device)
         left[removed] = False

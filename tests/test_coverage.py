@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import rel_entr
 from sklearn.metrics.pairwise import cosine_similarity
 
-from lcmat import Signals, Subset, UserError, distances
+from lcmat import Signals, Subset, UserError, distances, memory
 from lcmat.distances import CosineDistance, SymmetricDivergence, VectorDistance, euclidean
 from lcmat.facility_location import Matrix, facility_location
 from methods import select
@@ -479,7 +479,7 @@ def test_block_sizes_change_nothing(elements: int, held: bool, monkeypatch: pyte
     expected, picks = everything(), select(problem.signals, "AdaCore", fraction=0.3)
     monkeypatch.setattr(distances, "BLOCK_ELEMENTS", elements)
     if not held:
-        monkeypatch.setattr(distances, "VECTOR_BYTES", 0)
+        monkeypatch.setattr(memory, "OF_VECTORS", 0)
     for got, want in zip(everything(), expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-9, atol=1e-15)  # as above; matrix products round as they are cut
     again = select(problem.signals, "AdaCore", fraction=0.3)
@@ -490,7 +490,7 @@ def test_block_sizes_change_nothing(elements: int, held: bool, monkeypatch: pyte
 def test_vectors_that_do_not_fit_are_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never more of them at once than a block holds."""
     monkeypatch.setattr(distances, "BLOCK_ELEMENTS", 60)
-    monkeypatch.setattr(distances, "VECTOR_BYTES", 0)
+    monkeypatch.setattr(memory, "OF_VECTORS", 0)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6)))
     most = []
 

@@ -479,9 +479,9 @@ def test_the_seed_decides_alone(method: str, balanced: bool) -> None:
 
 
 BLOCKS = {
-    "tiny": {"BLOCK_ELEMENTS": 1, "CANDIDATES": 1, "MATRIX_BYTES": 0, "VECTOR_BYTES": 0, "BATCH": 1},
-    "uneven": {"BLOCK_ELEMENTS": 200, "CANDIDATES": 7, "MATRIX_BYTES": 2**31, "VECTOR_BYTES": 0, "BATCH": 7},
-    "not held": {"MATRIX_BYTES": 0},
+    "tiny": {"BLOCK_ELEMENTS": 1, "CANDIDATES": 1, "OF_A_MATRIX": 0, "OF_VECTORS": 0, "BATCH": 1},
+    "uneven": {"BLOCK_ELEMENTS": 200, "CANDIDATES": 7, "OF_VECTORS": 0, "BATCH": 7},
+    "not held": {"OF_A_MATRIX": 0},
 }
 
 

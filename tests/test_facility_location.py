@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from lcmat import UserError
+from lcmat import UserError, memory
 from lcmat import facility_location as module
 from lcmat.facility_location import Cover, Matrix, facility_location
 from tests import oracles
@@ -184,6 +184,8 @@ def test_a_sample_as_near_to_two_picks_belongs_to_the_earlier() -> None:
 class OnDemand:
     """A distance that forms rows when asked, and counts them."""
 
+    device = torch.device("cpu")
+
     def __init__(self, D: np.ndarray) -> None:
         self.D = torch.from_numpy(D)
         self.asked = 0
@@ -198,15 +200,15 @@ class OnDemand:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
-def test_rows_on_demand_give_the_same(layout: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_on_demand_give_the_same(layout: object) -> None:
     D = plane(layout(130, seed=3))
     held = OnDemand(D)
     expected = facility_location(held, 50)
     assert held.asked == 130, "a matrix that fits is formed once"
     check(D, 50, expected)
-    monkeypatch.setattr(module, "MATRIX_BYTES", 0)
     formed = OnDemand(D)
-    cover = facility_location(formed, 50)
+    with memory.limited(1):
+        cover = facility_location(formed, 50)
     assert formed.asked > 130, "the limit on memory was not kept"
     for name in ("indices", "gains", "costs", "cluster_sizes"):
         assert torch.equal(getattr(cover, name), getattr(expected, name)), name

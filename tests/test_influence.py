@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import Signals, UserError
+from lcmat import Signals, UserError, memory
 from methods import influence as module
 from methods import select
 from methods.influence import keep
@@ -224,10 +224,17 @@ def test_greedy_choice_of_signals(fraction: float, balanced: bool) -> None:
     assert sorted(subset.indices.tolist()) == sorted(expected)
 
 
-def test_greedy_choice_with_products_formed_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the Gram matrix is too large, only the smaller of the two sets is grown: that takes fewer passes."""
+def test_greedy_choice_with_products_formed_as_needed() -> None:
     vectors = np.random.default_rng(0).normal(size=(30, 5))
-    monkeypatch.setattr(module, "MATRIX_BYTES", 0)
+    for budget in (5, 25):
+        expected = keep(torch.from_numpy(vectors), budget, 0).tolist()
+        with memory.limited(1):
+            assert keep(torch.from_numpy(vectors), budget, 0).tolist() == expected
+
+
+def test_of_many_samples_only_the_smaller_set_is_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(0).normal(size=(30, 5))
+    monkeypatch.setattr(module, "BOTH_WAYS", 29)
     for budget in (5, 25):
         got = keep(torch.from_numpy(vectors), budget, 0).tolist()
         assert got == naive_greedy(vectors, budget, keeping=budget == 5)

@@ -1,0 +1,64 @@
+"""How much memory selection may use for what it could also form again whenever it is asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+
+import torch
+
+from lcmat.errors import UserError
+
+# Without a limit, selection takes at most this share of what is free.
+SHARE = 0.25
+# Shares of the limit: the rest is for the signals' factors and temporary blocks.
+OF_A_MATRIX, OF_VECTORS = 0.5, 0.25
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
+
+
+@contextmanager
+def limited(size: int | str | None) -> Iterator[None]:
+    """Let selection use `size` bytes, or a size such as "4GB"; None: a quarter of what is free at the time."""
+    token = _limit.set(None if size is None else parse_size(size))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def fits(count: int, share: float, device: torch.device | str = "cpu") -> bool:
+    """Tell whether `count` bytes are within `share` of the limit on the device."""
+    limit = _limit.get()
+    return count <= share * (SHARE * free(torch.device(device)) if limit is None else limit)
+
+
+def parse_size(size: int | str) -> int:
+    """Return a number of bytes from one, or from a text such as 500MB, 4G or 2GiB; raise UserError for others."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", str(size).strip().upper())
+    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
+        raise UserError(f"a memory size looks like 500MB or 4GB, not {size!r}")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def free(device: torch.device) -> int:
+    """Return how many bytes are free on the device: on the host, what this process's control group leaves, too."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+        found.append(1024 * int(line.split()[1]))
+    group = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError, StopIteration):  # no control group, or none with a limit
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        # Files that were read count as used, but are given up for the asking.
+        cached = next(x for x in (group / "memory.stat").read_text().splitlines() if x.startswith("inactive_file "))
+        found.append(limit - used + int(cached.split()[1]))
+    return max(0, min(found))
