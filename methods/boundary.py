@@ -32,11 +32,8 @@ def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: i
     p, q = probabilities(signals.logits)
     # log1p keeps the digits of sure predictions; what is impossible but for rounding has a finite logarithm, too.
     log_p = torch.where(p > 0.5, torch.log1p(-q), F.log_softmax(signals.logits.double(), 1).clamp(min=-1e300))
-    divergence = [
-        (p[near] * (log_p[near] - log_p[own, None])).sum(2).mean(1)
-        for own, near in zip(*(t.split(max(1, BLOCK_ELEMENTS // nearest[0].numel() // p.shape[1]))
-                               for t in (torch.arange(len(p), device=p.device), nearest)), strict=True)
-    ]  # fmt: skip
+    parts = torch.arange(len(p), device=p.device).split(max(1, BLOCK_ELEMENTS // (nearest.shape[1] * p.shape[1])))
+    divergence = [(p[nearest[own]] * (log_p[nearest[own]] - log_p[own, None])).sum(2).mean(1) for own in parts]
     return Picks(ranked(torch.cat(divergence), budget))
 
 

@@ -1,5 +1,7 @@
 """Influential: leave out what changes the trained parameters least (Yang et al., Dataset Pruning, ICLR 2023)."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -39,8 +41,20 @@ def influential(
     to `swaps` best exchanges of a kept for a removed sample while these lower it; the better of the two counts.
     Of more than 20,000 samples, only the smaller of the two sets is grown.
     """
+    _check_memory(signals, max(len(group) for group in groups))
     influence = _influence(signals, damping)
     return [Picks(keep(influence(group), budget, swaps)) for group, budget in zip(groups, budgets, strict=True)]
+
+
+def _check_memory(signals: Signals, samples: int) -> None:
+    """Raise UserError where the influences of the largest group do not fit into what is free."""
+    width = (signals.logits.shape[1] - 1) * (signals.features.shape[1] + 1)
+    size = (2 if width > EXACT_PARAMETERS else 1) * samples * width * 8
+    if size > memory.free(signals.labels.device):
+        raise UserError(
+            f"Influential needs {size / 1e9:.1f} GB for the influences of {samples:,} samples at once, which is more "
+            f"than is free; select class by class, or with another method"
+        )
 
 
 def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
@@ -113,7 +127,7 @@ def _swapped(vectors: Tensor, kept: Tensor, swaps: int) -> Tensor:
     return kept
 
 
-def _influence(signals: Signals, damping: float):
+def _influence(signals: Signals, damping: float) -> Callable[[Tensor], Tensor]:
     """Return a function from positions (b,) to the influences H⁻¹g, (b, D) in an orthonormal basis, up to a factor."""
     a, h = gradient_factors(signals)
     p, _ = probabilities(signals.logits)
