@@ -410,6 +410,6 @@ def test_missing_signals_are_named(missing: str) -> None:
 def test_influences_too_many_for_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free", lambda device: 10_000)
     problem = random_problem(0, 100, 6, 4)
-    with pytest.raises(UserError, match="Influential needs .* GB for the influences of 100 samples"):
+    with pytest.raises(UserError, match=r"Influential needs .* GB for the influences of 100 samples"):
         select(problem.signals, "Influential", fraction=0.1, balanced=False)
     assert len(select(problem.take(np.arange(20)).signals, "Influential", fraction=0.1, balanced=False)) == 2
