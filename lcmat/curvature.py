@@ -127,7 +127,7 @@ class LossCurvatureDistance:
     def _block(self, index: Tensor, start: int) -> Tensor:
         distance = self._gradient_distance(index, start)
         if self.rho > 0:
-            distance += self.rho / 2 * torch.cdist(self.curvature[index], self.curvature[start:], p=1)
+            distance += torch.cdist(self.curvature[index], self.curvature[start:], p=1).mul_(self.rho / 2)
         return distance
 
     def _gradient_distance(self, index: Tensor, start: int) -> Tensor:
@@ -135,7 +135,7 @@ class LossCurvatureDistance:
         inner = (self.a[index] @ self.a[start:].T).mul_(self.h[index] @ self.h[start:].T)
         scale = self.squared_norm[index, None] + self.squared_norm[start:]
         squared = torch.sub(scale, inner, alpha=2, out=inner)
-        lost = (squared < CANCELLATION * scale).nonzero()
+        lost = (squared < scale.mul_(CANCELLATION)).nonzero()
         for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // self.h.shape[1]))):
             squared[i, j] = self._close_squared_distance(index[i], start + j)
         return squared.clamp_(min=0).sqrt_()

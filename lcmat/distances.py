@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lcmat import memory
 
-# Elements of one temporary block: 2²² float64 values are 32 MiB.
-BLOCK_ELEMENTS = 2**22
+# Elements of one temporary block: 2²¹ float64 values are 16 MiB, of which a few live at once.
+BLOCK_ELEMENTS = 2**21
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
 
@@ -67,7 +67,7 @@ class VectorDistance:
         inner = torch.cat([own @ self.form(part).T for part in self._slices(start)], 1)
         scale = self.squared_norm[index, None] + self.squared_norm[start:]
         squared = torch.sub(scale, inner, alpha=2, out=inner)
-        lost = (squared < CANCELLATION * scale).nonzero()
+        lost = (squared < scale.mul_(CANCELLATION)).nonzero()
         for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // own.shape[1]))):
             squared[i, j] = (own[i] - self.form(start + j)).square().sum(1)
         return squared.clamp_(min=0).sqrt_()

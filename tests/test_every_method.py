@@ -602,7 +602,8 @@ def test_a_prefix_is_the_selection_for_a_smaller_fraction(method: str, sizes: li
             small = chosen(method, problem, fraction=fraction, balanced=balanced, seed=3, **options)
             prefix = large.prefix(fraction)
             check_form(prefix, problem, balanced)
-            assert same(prefix, small)
+            assert same(prefix, small, tuple(name for name in Subset.__dataclass_fields__ if name != "bound"))
+            assert prefix.bound in (None, small.bound)  # a smaller set has another optimum
             assert prefix.cost == small.cost
             assert same(large.prefix(0.5).prefix(min(fraction, 0.5)), large.prefix(min(fraction, 0.5)))
 
