@@ -74,12 +74,12 @@ def timed(function: Callable[[], object], runs: int) -> list[float]:
 class Report:
     """A file of measurements that grows one by one; what it holds already, under the same setting, stays."""
 
-    def __init__(self, path: Path, setting: dict[str, object], overwrite: bool = False) -> None:
+    def __init__(self, path: Path, setting: dict[str, object]) -> None:
         """Open the JSON file at `path`; measurements made under another setting are forgotten."""
         self.path, self.setting = Path(path), setting
         self.rows: dict[str, dict] = {}
         self.environment = records.environment(torch.device("cpu"))
-        if self.path.exists() and not overwrite:
+        if self.path.exists():
             try:
                 kept = json.loads(self.path.read_text())
                 if kept["setting"] == setting:

@@ -72,7 +72,7 @@ def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
         left = torch.ones(n, dtype=torch.bool, device=vectors.device)
         left[removed] = False
         tries.append(left.nonzero()[:, 0])
-    tries = [_swapped(vectors, kept, swaps) for kept in tries]
+    tries = [_swapped(vectors, gram, kept, swaps) for kept in tries]
     norms = [float((total - vectors[kept].sum(0)).norm()) for kept in tries]
     return tries[-1] if norms[-1] < norms[0] * (1 - 1e-6) else tries[0]  # often both ways end in the same set
 
@@ -104,7 +104,7 @@ def _gram(vectors: Tensor) -> Tensor:
     return gram
 
 
-def _swapped(vectors: Tensor, kept: Tensor, swaps: int) -> Tensor:
+def _swapped(vectors: Tensor, gram: Tensor | None, kept: Tensor, swaps: int) -> Tensor:
     """Exchange kept for removed samples, the best exchange first, while the norm of the removed sum falls."""
     kept = kept.clone()
     squared_norm = vectors.square().sum(1)
@@ -112,18 +112,20 @@ def _swapped(vectors: Tensor, kept: Tensor, swaps: int) -> Tensor:
     removed[kept] = False
     out = removed.nonzero()[:, 0]
     rest = vectors[out].double().sum(0)
+    inner = vectors @ rest.to(vectors.dtype)
     for _ in range(swaps if len(out) else 0):
-        inner = vectors @ rest.to(vectors.dtype)
         # ‖rest − v_i + v_j‖² − ‖rest‖² for i back into the kept set and j out of it
         back, away = squared_norm[out] - 2 * inner[out], squared_norm[kept] + 2 * inner[kept]
         i, j = (side.topk(min(SHORTLIST, len(side)), largest=False).indices for side in (back, away))
-        change = back[i, None] + away[j] - 2 * vectors[out[i]] @ vectors[kept[j]].T
+        between = vectors[out[i]] @ vectors[kept[j]].T if gram is None else gram[out[i]][:, kept[j]]
+        change = back[i, None] + away[j] - 2 * between
         best = int(change.argmin())
         row, column = i[best // len(j)], j[best % len(j)]
         moved = rest - vectors[out[row]].double() + vectors[kept[column]].double()
         if not float(moved.norm()) < float(rest.norm()) * (1 - 1e-9):
             break
         rest = moved
+        inner = vectors @ rest.to(vectors.dtype) if gram is None else inner - gram[out[row]] + gram[kept[column]]
         out[row], kept[column] = kept[column].clone(), out[row].clone()
     return kept
 

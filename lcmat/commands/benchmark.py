@@ -39,10 +39,10 @@ def main(argv: list[str]) -> int:
 def _selection(args, folder: Path) -> Path:
     """Measure every method that needs signals only."""
     setting = {name: getattr(args, name) for name in ("samples", "features", "classes", "fraction", "runs")}
-    report = Report(folder / "selection.json", setting, args.overwrite)
+    report = Report(folder / "selection.json", setting)
     chosen = [methods.get(name) for name in args.methods or methods.names()]
     for method in chosen:
-        if method.needs_context or not method.needs or method.name in report.rows:
+        if method.needs_context or not method.needs or (method.name in report.rows and not args.overwrite):
             continue
         print(f"  {method.name} …", end=" ", flush=True)
         row = measured(_select, method.name, setting)
