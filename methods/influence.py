@@ -22,6 +22,8 @@ TINY = 1e-280
 BOTH_WAYS = 20_000
 # The Gram matrix of influences is formed in so many blocks of rows, right of the diagonal only.
 GRAM_BLOCKS = 16
+# Samples whose part of the Hessian is summed at once.
+ROWS = 2048
 # Samples on each side among which swaps are looked for.
 SHORTLIST = 512
 
@@ -168,14 +170,17 @@ def _mean_class_hessian(p: Tensor, basis: Tensor) -> Tensor:
 def _hessian(p: Tensor, h: Tensor, basis: Tensor) -> Tensor:
     """Return the Hessian of the mean loss, mean of (diag(p) − ppᵀ) ⊗ h̃h̃ᵀ, in the basis; block by block."""
     classes, width = basis.shape[1], h.shape[1]
-    mean = p @ basis
-    hessian = torch.empty(classes, width, classes, width, dtype=h.dtype, device=h.device)
+    hessian = torch.zeros(classes, classes, width, width, dtype=h.dtype, device=h.device)
+    for q, features in zip(p.split(ROWS), h.split(ROWS), strict=True):
+        mean = q @ basis
+        for k in range(classes):
+            for l in range(k + 1):  # noqa: E741
+                # Σ_c p_c (Q_ck − m_k)(Q_cl − m_l), which keeps its digits where one class is nearly sure.
+                factor = (q * (basis[:, k] - mean[:, k, None]) * (basis[:, l] - mean[:, l, None])).sum(1)
+                hessian[k, l].addmm_((features * factor[:, None]).T, features)
     for k in range(classes):
-        for l in range(k + 1):  # noqa: E741
-            # Σ_c p_c (Q_ck − m_k)(Q_cl − m_l), which keeps its digits where one class is nearly sure.
-            factor = (p * (basis[:, k] - mean[:, k, None]) * (basis[:, l] - mean[:, l, None])).sum(1)
-            hessian[k, :, l] = hessian[l, :, k] = (h * factor[:, None]).T @ h / len(h)
-    return hessian.reshape(classes * width, classes * width)
+        hessian[:k, k] = hessian[k, :k]
+    return hessian.permute(0, 2, 1, 3).reshape(classes * width, classes * width).div_(len(h))
 
 
 def _damped_inverse(hessian: Tensor, damping: float) -> Tensor:
