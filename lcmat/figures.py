@@ -16,7 +16,7 @@ MARKERS = "os^vDP"
 
 
 def accuracy_figure(table: Table, folder: Path) -> list[Path]:
-    """Draw test accuracy after the last epoch against the fraction, a line and a band for each method.
+    """Draw test accuracy after the last epoch against the fraction, a line for each method; with bands if they are few.
 
     Writes <slug>.png and .pdf to `folder` and returns their paths.
     """
@@ -30,9 +30,11 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
         style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
         if method in ("Uniform", "Full"):
             style = {"color": "0.35", "linestyle": "--", "marker": "o"}
-        (line,) = axes.plot(x, mean, markersize=4, label=method, **style)
+        (line,) = axes.plot(x, mean, markersize=4, linewidth=1 if many else 1.5, label=method, **style)
+        if many:  # bands of many lines would hide them; the table has the numbers
+            continue
         low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.06 if many else 0.2, linewidth=0)
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     if table.full:
         axes.axhline(statistics.fmean(table.full.final), color="0.35", linewidth=1, linestyle=":", label="Full")
     axes.set_xscale("log")
@@ -41,7 +43,8 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
     axes.minorticks_off()
     axes.set_xlabel("fraction of the training set")
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title(f"{table.title}: {table.trainings}", fontsize=10)
+    trainings = table.trainings.replace("mean ± standard deviation", "mean") if many else table.trainings
+    axes.set_title(f"{table.title}: {trainings}", fontsize=10)
     axes.grid(alpha=0.3)
     if many:  # beside the axes, in the order of the right-hand ends
         handles, labels = axes.get_legend_handles_labels()
