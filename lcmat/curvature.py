@@ -14,7 +14,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from lcmat.distances import BLOCK_ELEMENTS, CANCELLATION, first_of_equals
+from lcmat.distances import BLOCK_ELEMENTS, CANCELLATION, RepresentativeDistance, first_of_equals
 from lcmat.errors import UserError
 from lcmat.signals import Signals
 
@@ -92,7 +92,7 @@ def check_radius(rho: float) -> float:
     return float(rho)
 
 
-class LossCurvatureDistance:
+class LossCurvatureDistance(RepresentativeDistance):
     """The distance of LCMat-S, D_ij = ‖g_i − g_j‖₂ + ρ/2 Σ_{k∈𝒦} |λ_ik − λ_jk| (Eq. 10), by rows.
 
     Nothing of size n×n, n×C(d+1) or n×n×K is held: `rows` forms what it is asked for in blocks.
@@ -101,7 +101,8 @@ class LossCurvatureDistance:
 
     def __init__(self, signals: Signals, rho: float, K: int | None = None) -> None:
         """Take the signals of the n samples among which distances are measured; ρ ≥ 0; K as `check_dimensions`."""
-        self.rho, self.device = check_radius(rho), signals.labels.device
+        super().__init__(first_of_equals(signals.features, signals.logits, signals.labels))
+        self.rho = check_radius(rho)
         K = check_dimensions(K, signals.logits.shape[1], signals.features.shape[1])
         self.a, self.h = gradient_factors(signals)
         self.squared_norm = self.a.square().sum(1) * self.h.square().sum(1)
@@ -110,19 +111,6 @@ class LossCurvatureDistance:
             dims = dominant_dimensions(hessian_variance(b, u), K)
             width = u.shape[1]
             self.curvature = b[:, dims // width] * u[:, dims % width]
-        self.representative = first_of_equals(signals.features, signals.logits, signals.labels)
-        self.all_different = bool((self.representative.diff() == 1).all())
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
-        """Return D[index, start:], (len(index), n − start) in float64."""
-        size = max(1, BLOCK_ELEMENTS // max(1, len(self)))
-        first = start if self.all_different else 0  # a representative may come before `start`
-        blocks = [self._block(part, first) for part in self.representative[index].split(size)]
-        rows = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-        return rows if self.all_different else rows[:, self.representative[start:]]
 
     def _block(self, index: Tensor, start: int) -> Tensor:
         distance = self._gradient_distance(index, start)

@@ -32,16 +32,47 @@ def first_of_equals(*matrices: Tensor) -> Tensor:
     return first[group]
 
 
-class VectorDistance:
+def symmetric(n: int, rows: Callable[[Tensor, int], Tensor], blocks: int = 16) -> Tensor:
+    """Return a symmetric matrix M (n, n), each pair formed once, by rows(index, start) that gives M[index, start:]."""
+    matrix = None
+    for part in torch.arange(n).split(max(1, min(BLOCK_ELEMENTS // n, -(-n // blocks)))):
+        start, end = int(part[0]), int(part[-1]) + 1
+        right = rows(part, start)
+        if matrix is None:
+            matrix = right.new_empty(n, n)
+        matrix[start:end, start:] = right
+        matrix[end:, start:end] = right[:, end - start :].T
+    return matrix
+
+
+class RepresentativeDistance:
+    """Distances by rows where equal samples share a representative. Subclasses form `_block(index, start)`."""
+
+    def __init__(self, representative: Tensor) -> None:
+        """Take the first of its equals for each of n samples, (n,)."""
+        self.representative, self.device = representative, representative.device
+        self.all_different = bool((representative.diff() == 1).all())
+
+    def __len__(self) -> int:
+        return len(self.representative)
+
+    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start) in float64."""
+        size = max(1, BLOCK_ELEMENTS // len(self))
+        first = start if self.all_different else 0  # a representative may come before `start`
+        blocks = [self._block(part, first) for part in self.representative[index].split(size)]
+        rows = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        return rows if self.all_different else rows[:, self.representative[start:]]
+
+
+class VectorDistance(RepresentativeDistance):
     """Euclidean distances ‖x_i − x_j‖₂ of vectors x that are formed in blocks, (b, D) for an index (b,) or a slice."""
 
     def __init__(self, form: Callable[[Tensor | slice], Tensor], width: int, representative: Tensor) -> None:
         """Take the function that forms vectors, their length D, and for each of n samples the first of its equals."""
-        n = self.count = len(representative)
-        self.representative = representative
-        self.all_different = bool((representative.diff() == 1).all())
+        super().__init__(representative)
+        n = len(self)
         self.step = max(1, BLOCK_ELEMENTS // width)
-        self.device = representative.device
         if memory.fits(n * width * 8, memory.OF_VECTORS, self.device):
             vectors = torch.cat([form(part) for part in self._slices()])
             self.form, self.step = vectors.__getitem__, n
@@ -49,18 +80,8 @@ class VectorDistance:
             self.form = form
         self.squared_norm = torch.cat([self.form(part).square().sum(1) for part in self._slices()])
 
-    def __len__(self) -> int:
-        return self.count
-
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
-        """Return D[index, start:], (len(index), n − start)."""
-        size = max(1, BLOCK_ELEMENTS // self.count)
-        first = start if self.all_different else 0  # a representative may come before `start`
-        rows = torch.cat([self._block(part, first) for part in self.representative[index].split(size)])
-        return rows if self.all_different else rows[:, self.representative[start:]]
-
     def _slices(self, start: int = 0) -> list[slice]:
-        return [slice(first, first + self.step) for first in range(start, self.count, self.step)]
+        return [slice(first, first + self.step) for first in range(start, len(self), self.step)]
 
     def _block(self, index: Tensor, start: int) -> Tensor:
         own = self.form(index)
@@ -79,25 +100,13 @@ def euclidean(matrix: Tensor) -> VectorDistance:
     return VectorDistance(matrix.__getitem__, matrix.shape[1], first_of_equals(matrix))
 
 
-class CosineDistance:
+class CosineDistance(RepresentativeDistance):
     """½ − ½ cos(x_i, x_j) for x = a ⊗ h, from the two factors: the product is never formed. cos with 0 is 0."""
 
     def __init__(self, a: Tensor, h: Tensor) -> None:
         """Take the factors a (n, C) and h (n, d)."""
-        self.device = a.device
-        self.representative = first_of_equals(a, h)
-        self.all_different = bool((self.representative.diff() == 1).all())
+        super().__init__(first_of_equals(a, h))
         self.a, self.h = _unit(a.double()), _unit(h.double())
-
-    def __len__(self) -> int:
-        return len(self.a)
-
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
-        """Return D[index, start:], (len(index), n − start)."""
-        size = max(1, BLOCK_ELEMENTS // len(self))
-        first = start if self.all_different else 0  # a representative may come before `start`
-        rows = torch.cat([self._block(part, first) for part in self.representative[index].split(size)])
-        return rows if self.all_different else rows[:, self.representative[start:]]
 
     def _block(self, index: Tensor, start: int) -> Tensor:
         rows = (self.a[index] @ self.a[start:].T).mul_(self.h[index] @ self.h[start:].T).mul_(-0.5).add_(0.5)

@@ -16,11 +16,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import memory
-from lcmat.distances import BLOCK_ELEMENTS
+from lcmat.distances import BLOCK_ELEMENTS, symmetric
 from lcmat.errors import UserError
 
-# A matrix that is held is formed in at least so many blocks of rows, right of the diagonal only.
-HELD_BLOCKS = 16
 # Candidates whose gains are recomputed at once.
 CANDIDATES = 64
 # … and for the bound, where as many are wanted as there are picks.
@@ -86,15 +84,7 @@ def hold(distance: Distance) -> Distance:
     n = len(distance)
     if isinstance(distance, Matrix) or not memory.fits(n * n * 8, memory.OF_A_MATRIX, distance.device):
         return distance
-    values = None
-    for part in _blocks(n, at_least=HELD_BLOCKS):
-        start, end = int(part[0]), int(part[-1]) + 1
-        rows = distance.rows(part, start)
-        if values is None:
-            values = rows.new_empty(n, n)
-        values[start:end, start:] = rows
-        values[end:, start:end] = rows[:, end - start :].T
-    return Matrix(values)
+    return Matrix(symmetric(n, distance.rows))
 
 
 def facility_location(distance: Distance, budget: int) -> Cover:
@@ -186,5 +176,5 @@ def _row_sums(distance: Distance) -> tuple[Tensor, float]:
     return torch.cat(sums), max(peaks) if all(map(math.isfinite, peaks)) else math.inf
 
 
-def _blocks(n: int, at_least: int = 1) -> tuple[Tensor, ...]:
-    return torch.arange(n).split(max(1, min(BLOCK_ELEMENTS // n, -(-n // at_least))))
+def _blocks(n: int) -> tuple[Tensor, ...]:
+    return torch.arange(n).split(max(1, BLOCK_ELEMENTS // n))

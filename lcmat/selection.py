@@ -24,6 +24,8 @@ from lcmat.signals import Signals
 
 # What a Context holds; everything else that a method may need is in the signals.
 CONTEXT_NEEDS = frozenset({"network", "training"})
+# What methods need whose target is a validation split.
+WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
 
 
 @dataclass(frozen=True)

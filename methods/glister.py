@@ -8,7 +8,7 @@ from lcmat.curvature import errors, gradient_factors, with_bias
 from lcmat.errors import UserError
 from lcmat.matching_pursuit import products
 from lcmat.ranking import ranked
-from lcmat.selection import Method, Picks
+from lcmat.selection import WITH_VALIDATION, Method, Picks
 from lcmat.signals import Signals
 
 
@@ -56,6 +56,5 @@ def resolve(classes: int, features: int, eta: float, blocks: int) -> dict[str, o
     return {"eta": float(eta), "blocks": int(blocks)}
 
 
-WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
 GLISTER = Method("Glister", glister, nested=False, resolve=resolve)
 GLISTER_VAL = Method("Glister-Val", glister_val, needs=WITH_VALIDATION, nested=False, resolve=resolve)

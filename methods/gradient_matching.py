@@ -6,7 +6,7 @@ from torch import Tensor
 from lcmat.curvature import gradient_factors
 from lcmat.errors import UserError
 from lcmat.matching_pursuit import matching_pursuit
-from lcmat.selection import Method, Picks
+from lcmat.selection import WITH_VALIDATION, Method, Picks
 from lcmat.signals import Signals
 
 # Weights up to this share of the largest are zero but for rounding.
@@ -52,6 +52,5 @@ def resolve(classes: int, features: int, regularisation: float) -> dict[str, obj
     return {"regularisation": float(regularisation)}
 
 
-WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
 GRAD_MATCH = Method("GradMatch", grad_match, nested=False, resolve=resolve)
 GRAD_MATCH_VAL = Method("GradMatch-Val", grad_match_val, needs=WITH_VALIDATION, nested=False, resolve=resolve)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lcmat import memory
 from lcmat.curvature import gradient_factors, probabilities
+from lcmat.distances import symmetric
 from lcmat.errors import UserError
 from lcmat.ranking import TOO_LARGE, first_largest
 from lcmat.selection import Method, Picks
@@ -20,8 +21,6 @@ DOUBLE_PARAMETERS = 2048
 TINY = 1e-280
 # Up to this many samples both the kept and the removed set are grown, beyond only the smaller one.
 BOTH_WAYS = 20_000
-# The Gram matrix of influences is formed in so many blocks of rows, right of the diagonal only.
-GRAM_BLOCKS = 16
 # Samples whose part of the Hessian is summed at once.
 ROWS = 2048
 # Samples on each side among which swaps are looked for.
@@ -65,7 +64,7 @@ def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
     total = vectors.sum(0)
     gram = None
     if memory.fits(n**2 * vectors.element_size(), memory.OF_A_MATRIX, vectors.device):
-        gram = _gram(vectors)
+        gram = symmetric(n, lambda index, start: vectors[index] @ vectors[start:].T)
     tries = []
     if n <= BOTH_WAYS or budget <= n - budget:
         tries.append(_greedy(vectors, gram, total, budget, subtract=True))
@@ -92,18 +91,6 @@ def _greedy(vectors: Tensor, gram: Tensor | None, rest: Tensor, count: int, subt
         left[pick] = False
         inner += sign * (vectors @ vectors[pick] if gram is None else gram[pick])
     return torch.tensor(taken, dtype=torch.int64, device=vectors.device)
-
-
-def _gram(vectors: Tensor) -> Tensor:
-    """Return the inner products (n, n), each pair's once."""
-    n = len(vectors)
-    gram = vectors.new_empty(n, n)
-    step = max(1, -(-n // GRAM_BLOCKS))
-    for start in range(0, n, step):
-        rows = vectors[start : start + step] @ vectors[start:].T
-        gram[start : start + step, start:] = rows
-        gram[start:, start : start + step] = rows.T
-    return gram
 
 
 def _swapped(vectors: Tensor, gram: Tensor | None, kept: Tensor, swaps: int) -> Tensor:

@@ -6,6 +6,7 @@ from lcmat.curvature import gradient_factors
 from lcmat.distances import CosineDistance
 from lcmat.errors import UserError
 from lcmat.facility_location import facility_location
+from lcmat.matching_pursuit import products
 from lcmat.ranking import first_largest
 from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
@@ -22,7 +23,7 @@ def graph_cut(signals: Signals, budget: int, generator: torch.Generator) -> Pick
     distance = CosineDistance(*gradient_factors(signals))
     # The sums over V follow from Σ_i x̂_i; x̂ is the product of two factors, so that sum is a (C, d+1) matrix.
     total = distance.a.T @ distance.h
-    gain = len(distance) / 2 + 0.5 * ((distance.h @ total.T) * distance.a).sum(1)
+    gain = len(distance) / 2 + 0.5 * products(distance.a, distance.h, total)
     chosen = []
     for _ in range(budget):
         pick = first_largest(gain)

@@ -261,17 +261,6 @@ def test_herding_follows_the_mean() -> None:
 NAMES = pytest.mark.parametrize("name", ["kCenterGreedy", "ContextualDiversity", "Herding"])
 
 
-@BALANCED
-@NAMES
-def test_prefix_is_the_selection_for_the_smaller_fraction(name: str, balanced: bool) -> None:
-    signals = random_signals(6)
-    large = select(signals, name, fraction=0.8, balanced=balanced, seed=2)
-    assert large.nested
-    for fraction in (0.1, 0.33, 0.8):
-        small = select(signals, name, fraction=fraction, balanced=balanced, seed=2)
-        assert large.prefix(fraction).indices.tolist() == small.indices.tolist()
-
-
 @NAMES
 def test_all_samples_and_single_samples(name: str) -> None:
     signals = random_signals(7, n=30)

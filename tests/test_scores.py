@@ -20,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 from lcmat import Signals, Subset, UserError
 from methods import get, select
 from tests import oracles
+from tests.problems import Problem
 
 # Small fractions of small classes round to nothing, which the library says.
 pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to no sample")
@@ -30,20 +31,6 @@ BALANCED = pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "
 SEEDS = pytest.mark.parametrize("seed", range(4))
 # What two ways to round a sum of a few dozen terms of size one may differ by; scores of random data lie further apart.
 ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Features, logits and labels, as arrays."""
-
-    features: np.ndarray
-    logits: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def signals(self) -> Signals:
-        """The same as the library takes them."""
-        return Signals(features=self.features, logits=self.logits, labels=self.labels)
 
 
 def random_problem(seed: int, n: int = 90, d: int = 5, C: int = 4, scale: float = 2.0) -> Problem:
@@ -596,18 +583,6 @@ def complete(seed: int) -> Signals:
 
 
 NESTED = ["LeastConfidence", "Entropy", "Margin", "Moderate", "CAL", "Forgetting", "GraNd", "EL2N"]
-
-
-@BALANCED
-@pytest.mark.parametrize("name", NESTED)
-def test_prefix_is_the_selection_for_the_smaller_fraction(name: str, balanced: bool) -> None:
-    signals = complete(3)
-    large = select(signals, name, fraction=0.8, balanced=balanced, seed=2)
-    assert large.nested
-    for fraction in (0.1, 0.33, 0.8):
-        small = select(signals, name, fraction=fraction, balanced=balanced, seed=2)
-        assert large.prefix(fraction).indices.tolist() == small.indices.tolist()
-        assert large.prefix(fraction).rank.tolist() == small.rank.tolist()
 
 
 def test_prefix_of_ccs_is_refused() -> None:
