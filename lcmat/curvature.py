@@ -14,7 +14,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from lcmat.distances import BLOCK_ELEMENTS, CANCELLATION, RepresentativeDistance, first_of_equals
+from lcmat.distances import BLOCK_ELEMENTS, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
 from lcmat.signals import Signals
 
@@ -55,12 +55,19 @@ def hessian_factors(signals: Signals) -> tuple[Tensor, Tensor]:
 def hessian_variance(b: Tensor, u: Tensor) -> Tensor:
     """Return the variance over the samples of every dimension of λ = b ⊗ u, (C, d+1).
 
-    Two products of (C, n) and (n, d+1) matrices; E[λ²] − E[λ]² is safe here because it is in float64 and only ranks
-    dimensions, of which those with nearly constant λ come last.
+    E[λ²] − E[λ]² is safe here because it is in float64 and only ranks dimensions, of which those with nearly constant
+    λ come last.
     """
-    n = len(b)
-    second = b.square().T @ u.square() / n
-    return (second - (b.T @ u / n).square()).clamp_(min=0)
+    return _variance(*_curvature_sums(b, u), len(b))
+
+
+def _curvature_sums(b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Σ λ and Σ λ², (C, d+1) each, as products of (C, n) and (n, d+1) matrices."""
+    return b.T @ u, b.square().T @ u.square()
+
+
+def _variance(first: Tensor, second: Tensor, n: int) -> Tensor:
+    return (second / n - (first / n).square()).clamp_(min=0)
 
 
 def dominant_dimensions(variance: Tensor, K: int) -> Tensor:
@@ -68,7 +75,10 @@ def dominant_dimensions(variance: Tensor, K: int) -> Tensor:
 
     Source: LCMat section 3.3, the set 𝒦 below Eq. 9, and appendix B.2.
     """
-    return variance.flatten().sort(descending=True, stable=True).indices[:K]
+    flat = variance.flatten()
+    least = flat.topk(K).values[-1]
+    candidates = (flat >= least).nonzero()[:, 0]  # in order of the index; sorting only these keeps it
+    return candidates[flat[candidates].sort(descending=True, stable=True).indices[:K]]
 
 
 def check_dimensions(K: int | None, classes: int, features: int) -> int:
@@ -95,43 +105,52 @@ def check_radius(rho: float) -> float:
 class LossCurvatureDistance(RepresentativeDistance):
     """The distance of LCMat-S, D_ij = ‖g_i − g_j‖₂ + ρ/2 Σ_{k∈𝒦} |λ_ik − λ_jk| (Eq. 10), by rows.
 
-    Nothing of size n×n, n×C(d+1) or n×n×K is held: `rows` forms what it is asked for in blocks.
+    Nothing of size n×n, n×C(d+1) or n×n×K is held: rows are formed in blocks as they are asked for.
     Exact duplicates share one representative: they are at distance exactly 0, and equally far from the rest.
     """
 
     def __init__(self, signals: Signals, rho: float, K: int | None = None) -> None:
         """Take the signals of the n samples among which distances are measured; ρ ≥ 0; K as `check_dimensions`."""
-        super().__init__(first_of_equals(signals.features, signals.logits, signals.labels))
-        self.rho = check_radius(rho)
-        K = check_dimensions(K, signals.logits.shape[1], signals.features.shape[1])
-        self.a, self.h = gradient_factors(signals)
-        self.squared_norm = self.a.square().sum(1) * self.h.square().sum(1)
-        if rho > 0:
-            b, u = hessian_factors(signals)
-            dims = dominant_dimensions(hessian_variance(b, u), K)
-            width = u.shape[1]
-            self.curvature = b[:, dims // width] * u[:, dims % width]
+        self.signals, self.rho = signals, check_radius(rho)
+        classes, features = signals.logits.shape[1], signals.features.shape[1]
+        K = check_dimensions(K, classes, features) if rho > 0 else 0
+        self.dims = dominant_dimensions(_variance_in_blocks(signals), K) if rho > 0 else None
+        representative = first_of_equals(signals.features, signals.logits, signals.labels)
+        super().__init__(representative, classes + features + 1 + K)
 
-    def _block(self, index: Tensor, start: int) -> Tensor:
-        distance = self._gradient_distance(index, start)
+    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        features, logits, labels = (getattr(self.signals, name)[part] for name in ("features", "logits", "labels"))
+        a, h = errors(logits, labels), with_bias(features)
+        vectors = a, h, a.square().sum(1) * h.square().sum(1)
         if self.rho > 0:
-            distance += torch.cdist(self.curvature[index], self.curvature[start:], p=1).mul_(self.rho / 2)
+            p, q = probabilities(logits)
+            of_class, of_feature = self.dims // h.shape[1], self.dims % h.shape[1]
+            vectors += ((p * q)[:, of_class] * h[:, of_feature].square(),)
+        return vectors
+
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        (a, h, own_squares, *own_curvature), (b, k, other_squares, *other_curvature) = own, others
+        scale = own_squares[:, None] + other_squares
+        # ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h̃_i, h̃_j⟩
+        squared = torch.addcmul(scale, a @ b.T, h @ k.T, value=-2)
+
+        def close(i: Tensor, j: Tensor) -> Tensor:
+            # g_i − g_j = (a_i − a_j) ⊗ h̃_i + a_j ⊗ (h̃_i − h̃_j): no cancellation when the two are nearly equal.
+            da, dh = a[i] - b[j], h[i] - k[j]
+            cross = (da * b[j]).sum(1) * (h[i] * dh).sum(1)
+            return da.square().sum(1) * h[i].square().sum(1) + b[j].square().sum(1) * dh.square().sum(1) + 2 * cross
+
+        distance = root(squared, scale, close, h.shape[1])
+        if self.rho > 0:
+            distance.add_(torch.cdist(own_curvature[0], other_curvature[0], p=1), alpha=self.rho / 2)
         return distance
 
-    def _gradient_distance(self, index: Tensor, start: int) -> Tensor:
-        # ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h̃_i, h̃_j⟩
-        inner = (self.a[index] @ self.a[start:].T).mul_(self.h[index] @ self.h[start:].T)
-        scale = self.squared_norm[index, None] + self.squared_norm[start:]
-        squared = torch.sub(scale, inner, alpha=2, out=inner)
-        lost = (squared < scale.mul_(CANCELLATION)).nonzero()
-        for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // self.h.shape[1]))):
-            squared[i, j] = self._close_squared_distance(index[i], start + j)
-        return squared.clamp_(min=0).sqrt_()
 
-    def _close_squared_distance(self, i: Tensor, j: Tensor) -> Tensor:
-        # g_i − g_j = (a_i − a_j) ⊗ h̃_i + a_j ⊗ (h̃_i − h̃_j): no cancellation when the two are nearly equal.
-        da, dh = self.a[i] - self.a[j], self.h[i] - self.h[j]
-        cross = (da * self.a[j]).sum(1) * (self.h[i] * dh).sum(1)
-        return (
-            da.square().sum(1) * self.h[i].square().sum(1) + self.a[j].square().sum(1) * dh.square().sum(1) + 2 * cross
-        )
+def _variance_in_blocks(signals: Signals) -> Tensor:
+    """Return the variance of every dimension of λ, (C, d+1), without holding the factors of all samples."""
+    n, (classes, features) = len(signals), (signals.logits.shape[1], signals.features.shape[1])
+    first = second = 0
+    for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // (classes + features + 1))):
+        sums = _curvature_sums(*hessian_factors(signals[part]))
+        first, second = first + sums[0], second + sums[1]
+    return _variance(first, second, n)

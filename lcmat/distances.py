@@ -6,7 +6,7 @@ are at distance exactly 0, and equally far from the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from lcmat import memory
 
 # Elements of one temporary block: 2²¹ float64 values are 16 MiB, of which a few live at once.
 BLOCK_ELEMENTS = 2**21
+# Rows and elements of a tile of distances: 4 MiB, which stays in cache from one operation to the next.
+TILE_ROWS, TILE_ELEMENTS = 512, 2**19
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
 
@@ -22,14 +24,18 @@ CANCELLATION = 1e-6
 def first_of_equals(*matrices: Tensor) -> Tensor:
     """Return for each of n samples the lowest index with the very same rows in all matrices (n, …), as (n,)."""
     n, device = len(matrices[0]), matrices[0].device
-    rows = [matrix[:, None].double() if matrix.ndim == 1 else matrix.double() for matrix in matrices]
+    matrices = [matrix[:, None] if matrix.ndim == 1 else matrix for matrix in matrices]
     # Equal samples have equal sums: only where sums repeat need whole rows be compared.
-    sums = sum(matrix.sum(1) for matrix in rows)
-    if len(sums.unique()) == n:
-        return torch.arange(n, device=device)
-    _, group = torch.cat(rows, 1).unique(dim=0, return_inverse=True)
-    first = torch.full((n,), n, device=device).scatter_reduce(0, group, torch.arange(n, device=device), "amin")
-    return first[group]
+    blocks = torch.arange(n, device=device).tensor_split(1 + sum(m.shape[1] for m in matrices) * n // BLOCK_ELEMENTS)
+    sums = torch.cat([sum(matrix[part].double().sum(1) for matrix in matrices) for part in blocks])
+    _, group, counts = sums.unique(return_inverse=True, return_counts=True)
+    first, repeated = torch.arange(n, device=device), (counts[group] > 1).nonzero()[:, 0]
+    if len(repeated):
+        rows = torch.cat([matrix[repeated].double() for matrix in matrices], 1)
+        _, group = rows.unique(dim=0, return_inverse=True)
+        lowest = torch.full((len(repeated),), n, device=device).scatter_reduce(0, group, repeated, "amin")
+        first[repeated] = lowest[group]
+    return first
 
 
 def symmetric(n: int, rows: Callable[[Tensor, int], Tensor], blocks: int = 16) -> Tensor:
@@ -46,23 +52,63 @@ def symmetric(n: int, rows: Callable[[Tensor, int], Tensor], blocks: int = 16) -
 
 
 class RepresentativeDistance:
-    """Distances by rows where equal samples share a representative. Subclasses form `_block(index, start)`."""
+    """Distances between vectors that are formed from samples, where equal samples share a representative.
 
-    def __init__(self, representative: Tensor) -> None:
-        """Take the first of its equals for each of n samples, (n,)."""
+    Subclasses say how a sample's vectors are formed, `_form`, and the distances between such, `_between`. The vectors
+    are kept if that fits into memory, else formed again whenever they are needed.
+    """
+
+    def __init__(self, representative: Tensor, width: int, keep: bool = True) -> None:
+        """Take the first of its equals for each of n samples, (n,), and how many numbers a sample's vectors have.
+
+        keep: False where vectors lie ready, so that forming them is no more than looking them up.
+        """
         self.representative, self.device = representative, representative.device
         self.all_different = bool((representative.diff() == 1).all())
+        self.most = max(1, BLOCK_ELEMENTS // width)  # samples whose vectors are formed at once
+        self.kept = None
+        n = len(self)
+        if keep and memory.fits(n * width * 8, memory.OF_VECTORS, self.device):
+            parts = [self._form(slice(start, start + self.most)) for start in range(0, n, self.most)]
+            self.kept = tuple(torch.cat(vectors) for vectors in zip(*parts, strict=True))
 
     def __len__(self) -> int:
         return len(self.representative)
 
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:], (len(index), n − start) in float64."""
-        size = max(1, BLOCK_ELEMENTS // len(self))
         first = start if self.all_different else 0  # a representative may come before `start`
-        blocks = [self._block(part, first) for part in self.representative[index].split(size)]
-        rows = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
+        rows = self._tiles(self.representative[index], slice(first, len(self)))
         return rows if self.all_different else rows[:, self.representative[start:]]
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns], (len(index), len(columns)) in float64."""
+        return self._tiles(self.representative[index], self.representative[columns])
+
+    def _tiles(self, index: Tensor, columns: Tensor | slice) -> Tensor:
+        """Return D[index, columns], formed in tiles that stay in the processor's cache."""
+        where = range(columns.start, columns.stop) if isinstance(columns, slice) else columns
+        out = torch.empty(len(index), len(where), dtype=torch.float64, device=self.device)
+        high = min(self.most, TILE_ROWS)
+        wide = max(1, min(len(self) if self.kept else self.most, TILE_ELEMENTS // max(1, min(high, len(index)))))
+        for top in range(0, len(index), high):
+            own = self._vectors(index[top : top + high])
+            for left in range(0, len(where), wide):
+                tile = where[left : left + wide]
+                others = self._vectors(slice(tile.start, tile.stop) if isinstance(tile, range) else tile)
+                out[top : top + high, left : left + wide] = self._between(own, others)
+        return out
+
+    def _vectors(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        return self._form(part) if self.kept is None else tuple(vectors[part] for vectors in self.kept)
+
+    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        """Return the vectors of some samples, each (b, …) in float64."""
+        raise NotImplementedError
+
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        """Return the distances (b, w) between the samples that two tuples of vectors belong to."""
+        raise NotImplementedError
 
 
 class VectorDistance(RepresentativeDistance):
@@ -70,34 +116,23 @@ class VectorDistance(RepresentativeDistance):
 
     def __init__(self, form: Callable[[Tensor | slice], Tensor], width: int, representative: Tensor) -> None:
         """Take the function that forms vectors, their length D, and for each of n samples the first of its equals."""
-        super().__init__(representative)
-        n = len(self)
-        self.step = max(1, BLOCK_ELEMENTS // width)
-        if memory.fits(n * width * 8, memory.OF_VECTORS, self.device):
-            vectors = torch.cat([form(part) for part in self._slices()])
-            self.form, self.step = vectors.__getitem__, n
-        else:
-            self.form = form
-        self.squared_norm = torch.cat([self.form(part).square().sum(1) for part in self._slices()])
+        self.form = form
+        super().__init__(representative, width)
 
-    def _slices(self, start: int = 0) -> list[slice]:
-        return [slice(first, first + self.step) for first in range(start, len(self), self.step)]
+    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        x = self.form(part)
+        return x, x.square().sum(1)
 
-    def _block(self, index: Tensor, start: int) -> Tensor:
-        own = self.form(index)
-        inner = torch.cat([own @ self.form(part).T for part in self._slices(start)], 1)
-        scale = self.squared_norm[index, None] + self.squared_norm[start:]
-        squared = torch.sub(scale, inner, alpha=2, out=inner)
-        lost = (squared < scale.mul_(CANCELLATION)).nonzero()
-        for i, j in ((part[:, 0], part[:, 1]) for part in lost.split(max(1, BLOCK_ELEMENTS // own.shape[1]))):
-            squared[i, j] = (own[i] - self.form(start + j)).square().sum(1)
-        return squared.clamp_(min=0).sqrt_()
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        (x, own_squares), (y, other_squares) = own, others
+        scale = own_squares[:, None] + other_squares
+        squared = scale.addmm(x, y.T, alpha=-2)
+        return root(squared, scale, lambda i, j: (x[i] - y[j]).square().sum(1), x.shape[1])
 
 
 def euclidean(matrix: Tensor) -> VectorDistance:
     """Return the distances between the rows of a matrix (n, D)."""
-    matrix = matrix.double()
-    return VectorDistance(matrix.__getitem__, matrix.shape[1], first_of_equals(matrix))
+    return VectorDistance(lambda part: matrix[part].double(), matrix.shape[1], first_of_equals(matrix))
 
 
 class CosineDistance(RepresentativeDistance):
@@ -105,17 +140,36 @@ class CosineDistance(RepresentativeDistance):
 
     def __init__(self, a: Tensor, h: Tensor) -> None:
         """Take the factors a (n, C) and h (n, d)."""
-        super().__init__(first_of_equals(a, h))
         self.a, self.h = _unit(a.double()), _unit(h.double())
+        super().__init__(first_of_equals(a, h), a.shape[1] + h.shape[1], keep=False)
 
-    def _block(self, index: Tensor, start: int) -> Tensor:
-        rows = (self.a[index] @ self.a[start:].T).mul_(self.h[index] @ self.h[start:].T).mul_(-0.5).add_(0.5)
-        for pairs in (rows < CANCELLATION).nonzero().split(max(1, BLOCK_ELEMENTS // self.h.shape[1])):
-            i, j = index[pairs[:, 0]], start + pairs[:, 1]
+    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        return self.a[part], self.h[part]
+
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+        (a, h), (b, k) = own, others
+        distance = (a @ b.T).mul_(h @ k.T).mul_(-0.5).add_(0.5)
+        for i, j in _in_parts((distance < CANCELLATION).nonzero(), h.shape[1]):
             # 1 − cos from the differences of the two factors, of length one each
-            da, dh = (self.a[i] - self.a[j]).square().sum(1), (self.h[i] - self.h[j]).square().sum(1)
-            rows[pairs[:, 0], pairs[:, 1]] = 0.25 * (da + dh - 0.5 * da * dh)
-        return rows.clamp_(min=0)
+            da, dh = (a[i] - b[j]).square().sum(1), (h[i] - k[j]).square().sum(1)
+            distance[i, j] = 0.25 * (da + dh - 0.5 * da * dh)
+        return distance.clamp_(min=0)
+
+
+def root(squared: Tensor, scale: Tensor, close: Callable[[Tensor, Tensor], Tensor], width: int) -> Tensor:
+    """Return the square root of |x|² + |y|² − 2⟨x, y⟩, (b, w), which is overwritten, as is `scale` = |x|² + |y|².
+
+    Where so little is left that its digits are lost, close(i, j) gives the squared distances of pairs anew, from
+    differences of vectors of length `width`.
+    """
+    for i, j in _in_parts((squared < scale.mul_(CANCELLATION)).nonzero(), width):
+        squared[i, j] = close(i, j)
+    return squared.clamp_(min=0).sqrt_()
+
+
+def _in_parts(pairs: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for part in pairs.split(max(1, BLOCK_ELEMENTS // width)):
+        yield part[:, 0], part[:, 1]
 
 
 class SymmetricDivergence:
@@ -128,10 +182,10 @@ class SymmetricDivergence:
     def __len__(self) -> int:
         return len(self.p)
 
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:], (len(index), n − start)."""
         size = max(1, BLOCK_ELEMENTS // self.p.numel())
-        return torch.cat([self._block(part, start) for part in torch.as_tensor(index).split(size)])
+        return torch.cat([self._block(part, start) for part in torch.arange(len(self))[index].split(size)])
 
     def _block(self, index: Tensor, start: int) -> Tensor:
         difference = self.p[index, None] - self.p[start:]

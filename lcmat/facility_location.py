@@ -7,8 +7,10 @@ does not depend on c is the cost L(S) = Σ_i min_{j∈S} D_ij (Eq. 11), which is
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,12 +21,14 @@ from lcmat import memory
 from lcmat.distances import BLOCK_ELEMENTS, symmetric
 from lcmat.errors import UserError
 
-# Candidates whose gains are recomputed at once.
-CANDIDATES = 64
-# … and for the bound, where as many are wanted as there are picks.
-BOUND_CANDIDATES = 512
+# Elements of a block of rows taken from a held matrix: 4 MiB, which stay in cache.
+HELD_ELEMENTS = 2**19
+# Rows that are at least formed at once, however long they are: fewer cost as much as these.
+LEAST_ROWS = 64
 # Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
 TIE = 1e-14
+# Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
+ROUNDING = 2.0**-53
 
 
 class Distance(Protocol):
@@ -35,8 +39,8 @@ class Distance(Protocol):
     def __len__(self) -> int:
         """Return n."""
 
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
-        """Return D[index, start:], (len(index), n − start)."""
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start); a new tensor if `index` is one."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ class Matrix:
     def __len__(self) -> int:
         return len(self.values)
 
-    def rows(self, index: Tensor, start: int = 0) -> Tensor:
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:], (len(index), n − start)."""
-        return self.values[index, start:]
+        rows = self.values[index] if isinstance(index, slice) else self.values.index_select(0, index)
+        return rows[:, start:].double()  # float32 would round sums of n terms too coarsely
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Cover:
     cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
     transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
     many. From these follow the cluster sizes after fewer picks.
-    bound: a lower bound of L over all sets of m samples.
+    bound: a lower bound of L over all sets of m samples, or None where none is known.
     """
 
     indices: Tensor
@@ -76,7 +81,7 @@ class Cover:
     costs: Tensor
     cluster_sizes: Tensor
     transfers: Tensor
-    bound: float
+    bound: float | None = None
 
 
 def hold(distance: Distance) -> Distance:
@@ -91,90 +96,136 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
 
     Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
-    Lazy (Minoux 1978): a gain can only shrink, so a candidate whose last known gain is below the best fresh one
-    cannot win; candidates are refreshed in batches of `CANDIDATES`. Source: LCMat Eq. 11-12 and Algorithm 1.
+    Source: LCMat Eq. 11-12 and Algorithm 1.
     Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
     """
     n = len(distance)
+    check_budget(budget, n)
+    distance = hold(distance)
+    cover, gains = greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+    # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
+    left = float(gains.topk(budget).values.clamp(min=0).sum())
+    return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
+
+
+def check_budget(budget: int, n: int) -> None:
+    """Raise UserError unless 1 ≤ budget ≤ n."""
     if not 1 <= budget <= n:
         raise UserError(f"the budget must be between 1 and {n}, the number of samples, not {budget}")
-    distance = hold(distance)
-    row_sums, largest = _row_sums(distance)
+
+
+def greedy(
+    clients: Distance,
+    candidates: Callable[[Tensor | slice], Tensor],
+    sums: Tensor,
+    largest: float,
+    budget: int,
+    own: bool,
+) -> tuple[Cover, Tensor]:
+    """Choose `budget` of p candidates greedily, so that n clients are close to those chosen.
+
+    clients.rows(index): distances from clients to all candidates, (b, p). candidates(index): from candidates to all
+    clients, (b, n). sums: (p,) over all clients. largest: of all distances. own: whether both are the same samples.
+    Incremental: a pick changes the gains of others only through the clients that are closer to it than to all earlier
+    picks, so only their rows are looked at. That keeps every gain up to rounding; where rounding could decide between
+    candidates, their gains are computed anew.
+    Returns a Cover of the clients, and upper bounds of the gains that are left (p,).
+    """
     if not math.isfinite(largest):
         raise UserError("distances are not finite: the signals are too large; scale the features down")
-    current = torch.full_like(row_sums, largest)  # min_{j∈S} D_ij, with the auxiliary element e of Eq. 12 at c
-    bounds = n * largest * (1 + TIE) - row_sums  # upper bounds of the gains; −∞ for what is chosen
-    nearest = torch.full((n,), -1, device=current.device)
-    indices, gains, costs, transfers = [], [], [current.sum()], []
-    quiet = True if isinstance(distance, Matrix) else None  # slow only where distances are formed as needed
-    for step in tqdm(range(budget), desc="facility location", disable=quiet, leave=False):
-        pick = _best(distance, current, bounds, TIE * float(costs[-1]))
-        row = distance.rows(torch.tensor([pick]))[0]
-        closer = row < current if step else torch.ones_like(row, dtype=torch.bool)
-        closer[pick] = True
-        donors, counts = nearest[closer].unique(return_counts=True)
-        transfers.append(torch.stack([torch.full_like(donors, step), donors, counts], 1))
-        nearest[closer] = step
-        current = torch.minimum(current, row)
-        bounds[pick] = -math.inf
-        indices.append(pick)
-        costs.append(current.sum())
-        gains.append(costs[-2] - costs[-1])
-    return Cover(
-        indices=torch.tensor(indices, device=current.device),
-        gains=torch.stack(gains),
-        costs=torch.stack(costs[1:]),
-        cluster_sizes=torch.bincount(nearest, minlength=budget),
-        transfers=torch.cat(transfers),
-        bound=max(0.0, float(costs[-1]) - _largest_gains(distance, current, bounds, budget)),
-    )
+    n, step = len(clients), _rows_at_once(clients)
+    look_up = _reader(clients, step)
+    current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
+    costs, picks, moves = [n * largest], [], []
+    # Sums of n terms are within n roundings of the exact ones, and gains go through at most n + budget more.
+    gains, slack = costs[0] - sums, torch.full_like(sums, 2 * n * ROUNDING * costs[0])
+    quiet = True if isinstance(clients, Matrix) else None  # slow only where distances are formed as needed
+    for number in tqdm(range(budget), desc="facility location", disable=quiet, leave=False):
+        if costs[-1] > 0:
+            pick = _best(gains, slack, TIE * costs[-1], step, functools.partial(_gains, candidates, current))
+        else:  # every client is covered: all candidates tie at no gain
+            pick = int((gains > -math.inf).nonzero()[0])
+        row = candidates(slice(pick, pick + 1))[0]
+        closer = row < current if number else torch.ones_like(row, dtype=torch.bool)
+        if own:
+            closer[pick] = True  # even if one that equals it was chosen before
+        closer = closer.nonzero()[:, 0]
+        if number:
+            for part in closer.split(step):
+                # What max(0, old − D) loses when it becomes max(0, new − D).
+                rows, old, new = look_up(part), current[part, None], row[part, None]
+                gains -= torch.sub(old, torch.maximum(rows, new, out=rows), out=rows).clamp_(min=0).sum(0)
+            current = torch.minimum(current, row)
+        else:
+            current, gains = row, torch.zeros_like(gains)
+            for part in _slices(n, step):
+                gains += (row[part, None] - clients.rows(part)).clamp_(min=0).sum(0)
+            slack = (2 * n + budget) * ROUNDING * gains
+        gains[pick] = -math.inf
+        picks.append(pick)
+        costs.append(float(current.sum()))
+        moves.append(closer)
+    costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
+    cover = Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *_clusters(moves))
+    return cover, gains + slack
 
 
-def _largest_gains(distance: Distance, current: Tensor, bounds: Tensor, count: int) -> float:
-    """Return the sum of the `count` largest gains that are left.
-
-    Adding any `count` samples to S lowers L by no more (gains only shrink), so no set of as many has L below L(S) minus
-    this sum. Lazy: what cannot be among the largest, by the bounds known from before, is not computed.
-    """
-    stale, gains = bounds.clone(), torch.zeros_like(bounds)
-    while True:
-        least = gains.topk(min(count, len(gains))).values[-1]
-        values, candidates = stale.topk(min(BOUND_CANDIDATES, len(stale)))
-        candidates = candidates[values > least]
-        if len(candidates) == 0:
-            return float(gains.topk(min(count, len(gains))).values.sum())
-        for part in candidates.split(CANDIDATES):
-            gains[part] = (current - distance.rows(part)).clamp_(min=0).sum(1)
-        stale[candidates] = -math.inf
+def _reader(distance: Distance, step: int) -> Callable[[Tensor], Tensor]:
+    """Return distance.rows, for up to `step` rows that last until the next call: no memory is asked for anew."""
+    if not isinstance(distance, Matrix) or distance.values.dtype != torch.float64:
+        return distance.rows
+    rows = distance.values.new_empty(step, len(distance))
+    return lambda index: torch.index_select(distance.values, 0, index, out=rows[: len(index)])
 
 
-def _best(distance: Distance, current: Tensor, bounds: Tensor, tie: float) -> int:
-    """Return the candidate of largest gain; every gain that is computed tightens its entry of `bounds`."""
-    stale, gains = bounds.clone(), torch.full_like(bounds, -math.inf)
-    best = -math.inf
-    while True:
-        values, candidates = stale.topk(min(CANDIDATES, len(stale)))
-        if values[0] <= 0 and best == -math.inf:  # every sample is covered: all that is left ties at no gain
-            return int((bounds > -math.inf).nonzero()[0])
-        candidates = candidates[(values >= best - tie) & (values > -math.inf)]
-        if len(candidates) == 0:
-            break
-        gains[candidates] = (current - distance.rows(candidates)).clamp_(min=0).sum(1)
-        bounds[candidates] = gains[candidates] + tie  # a bound still when rounding is less kind
-        stale[candidates] = -math.inf
-        best = max(best, float(gains[candidates].max()))
-    return int((gains >= best - tie).nonzero()[0])
+def _gains(candidates: Callable[[Tensor], Tensor], current: Tensor, index: Tensor) -> Tensor:
+    """Return what the candidates at `index` would take off the cost, by definition."""
+    rows = candidates(index)
+    return torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)
+
+
+def _best(gains: Tensor, slack: Tensor, tie: float, step: int, anew: Callable[[Tensor], Tensor]) -> int:
+    """Return the candidate of largest gain, given gains within `slack` of the exact ones, and anew(index) for these."""
+    among = (gains + slack >= (gains - slack).max() - tie).nonzero()[:, 0]
+    if len(among) == 1:
+        return int(among)
+    gains[among] = torch.cat([anew(part) for part in among.split(step)])
+    return int(among[gains[among] >= gains[among].max() - tie][0])
+
+
+def _clusters(moves: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return cluster sizes and the transfers that led to them, from the clients that each pick took."""
+    m, device = len(moves), moves[0].device
+    clients, order = torch.cat(moves).sort(stable=True)
+    lengths = torch.tensor([len(taken) for taken in moves], device=device)
+    steps = torch.arange(m, device=device).repeat_interleave(lengths)[order]
+    same = clients[1:] == clients[:-1]
+    donors = torch.full_like(steps, -1)
+    donors[1:][same] = steps[:-1][same]
+    last = torch.ones(len(steps), dtype=torch.bool, device=device)
+    last[:-1] = ~same
+    pairs, counts = (steps * (m + 1) + donors + 1).unique(return_counts=True)
+    transfers = torch.stack([pairs // (m + 1), pairs % (m + 1) - 1, counts], 1)
+    return torch.bincount(steps[last], minlength=m), transfers
 
 
 def _row_sums(distance: Distance) -> tuple[Tensor, float]:
-    """Return the sum of each row (n,) and the largest distance; infinity if one is not finite."""
-    sums, peaks = [], []
-    for part in _blocks(len(distance)):
-        rows = distance.rows(part)
-        sums.append(rows.sum(1))
+    """Return the sum of each row (n,) and the largest distance, each pair measured once; NaN if there is any."""
+    n = len(distance)
+    sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
+    quiet = True if isinstance(distance, Matrix) else None
+    for part in tqdm(_slices(n, _rows_at_once(distance)), desc="distances", disable=quiet, leave=False):
+        rows = distance.rows(part, part.start)
+        sums[part] += rows.sum(1)
+        sums[part.stop :] += rows[:, part.stop - part.start :].sum(0)
         peaks.append(float(rows.max()))
-    return torch.cat(sums), max(peaks) if all(map(math.isfinite, peaks)) else math.inf
+    return sums, max(peaks) if all(map(math.isfinite, peaks)) else math.nan
 
 
-def _blocks(n: int) -> tuple[Tensor, ...]:
-    return torch.arange(n).split(max(1, BLOCK_ELEMENTS // n))
+def _rows_at_once(distance: Distance) -> int:
+    elements, least = (HELD_ELEMENTS, 1) if isinstance(distance, Matrix) else (BLOCK_ELEMENTS, LEAST_ROWS)
+    return max(least, elements // len(distance))
+
+
+def _slices(n: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

@@ -479,8 +479,9 @@ def test_the_seed_decides_alone(method: str, balanced: bool) -> None:
 
 
 BLOCKS = {
-    "tiny": {"BLOCK_ELEMENTS": 1, "CANDIDATES": 1, "OF_A_MATRIX": 0, "OF_VECTORS": 0, "BATCH": 1},
-    "uneven": {"BLOCK_ELEMENTS": 200, "CANDIDATES": 7, "OF_VECTORS": 0, "BATCH": 7},
+    "tiny": {"BLOCK_ELEMENTS": 1, "OF_A_MATRIX": 0, "OF_VECTORS": 0, "BATCH": 1, "LEAST_ROWS": 1, "TILE_ROWS": 1},
+    "uneven": {"BLOCK_ELEMENTS": 200, "OF_VECTORS": 0, "BATCH": 7, "TILE_ELEMENTS": 7, "TILE_ROWS": 5},
+    "small tiles": {"HELD_ELEMENTS": 30, "TILE_ELEMENTS": 1},
     "not held": {"OF_A_MATRIX": 0},
 }
 

@@ -193,9 +193,9 @@ class OnDemand:
     def __len__(self) -> int:
         return len(self.D)
 
-    def rows(self, index: torch.Tensor, start: int = 0) -> torch.Tensor:
+    def rows(self, index: torch.Tensor | slice, start: int = 0) -> torch.Tensor:
         """Return D[index, start:]."""
-        self.asked += len(index)
+        self.asked += len(range(len(self))[index]) if isinstance(index, slice) else len(index)
         return self.D[index, start:].clone()
 
 
@@ -214,14 +214,22 @@ def test_rows_on_demand_give_the_same(layout: object) -> None:
         assert torch.equal(getattr(cover, name), getattr(expected, name)), name
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 7, 1000])
-def test_the_batch_of_candidates_changes_nothing(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("elements", [1, 500, 3000, 10**6])
+@pytest.mark.parametrize("held", [True, False])
+def test_the_size_of_blocks_changes_nothing(held: bool, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     D = plane(np.concatenate([uniform(60, 1), duplicates(60, 1)]))
-    expected = cover_of(D, 120).indices.tolist()
-    monkeypatch.setattr(module, "CANDIDATES", candidates)
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 500)
-    check(D, 120, cover_of(D, 120))
-    assert cover_of(D, 120).indices.tolist()[:20] == expected[:20]
+    expected = cover_of(D, 120)
+    for name in ("HELD_ELEMENTS", "BLOCK_ELEMENTS"):
+        monkeypatch.setattr(module, name, elements)
+    monkeypatch.setattr(module, "LEAST_ROWS", 1)
+    with memory.limited(10**9 if held else 1):
+        cover = facility_location(OnDemand(D), 120)
+    check(D, 120, cover)
+    assert cover.indices.tolist()[:20] == expected.indices.tolist()[:20]
+    with memory.limited(10**9 if held else 1):
+        bound = facility_location(OnDemand(D), 7).bound
+    assert bound == pytest.approx(cover_of(D, 7).bound, rel=1e-12)
+    assert bound > 0
 
 
 def test_the_distance_is_left_as_it_was() -> None:
@@ -314,16 +322,6 @@ def test_the_bound_is_the_cost_less_the_largest_remaining_gains(layout: object, 
     cost, gains = float(cover.costs[-1]), remaining_gains(D, cover.indices.tolist())
     expected = max(0.0, cost - gains[:budget].sum())
     assert cover.bound == pytest.approx(expected, rel=1e-9, abs=1e-12 * D.sum())
-
-
-@pytest.mark.parametrize("candidates", [(1, 1), (2, 3), (64, 5)])
-def test_the_bound_does_not_depend_on_the_batch(candidates: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    D = plane(clusters(60, 2))
-    expected = cover_of(D, 7).bound
-    monkeypatch.setattr(module, "CANDIDATES", candidates[0])
-    monkeypatch.setattr(module, "BOUND_CANDIDATES", candidates[1])
-    assert expected > 0
-    assert cover_of(D, 7).bound == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
