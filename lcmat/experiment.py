@@ -172,6 +172,7 @@ def run_one(bench: Bench, run: Run) -> dict:
         "needs": sorted(run.needs),
         "cost": subset.cost,
         "cost_bound": subset.bound,
+        "cost_error": subset.cost_error,
         "train_accuracy": history.train_accuracy,
         "tests": history.tests,
         "selection_network": network_facts,

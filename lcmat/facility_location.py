@@ -31,16 +31,26 @@ TIE = 1e-14
 ROUNDING = 2.0**-53
 
 
-class Distance(Protocol):
-    """Pairwise distances of n samples."""
-
-    device: torch.device
+class Clients(Protocol):
+    """Distances from n clients to all candidates, by rows."""
 
     def __len__(self) -> int:
         """Return n."""
 
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """Return D[index]; a new tensor if `index` is one."""
+
+
+class Distance(Clients, Protocol):
+    """Pairwise distances of n samples."""
+
+    device: torch.device
+
     def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:], (len(index), n − start); a new tensor if `index` is one."""
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns], (len(index), len(columns)); the exact greedy does not ask for it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,10 @@ class Matrix:
         rows = self.values[index] if isinstance(index, slice) else self.values.index_select(0, index)
         return rows[:, start:].double()  # float32 would round sums of n terms too coarsely
 
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns], (len(index), len(columns))."""
+        return self.values[index][:, columns].double()
+
 
 @dataclass(frozen=True)
 class Cover:
@@ -72,16 +86,20 @@ class Cover:
     costs: (m,) L(S) after each pick.
     cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
     transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
-    many. From these follow the cluster sizes after fewer picks.
+    many. From these follow the cluster sizes after fewer picks. None where cluster sizes are estimated.
     bound: a lower bound of L over all sets of m samples, or None where none is known.
+    exact: whether the picks are those of the exact greedy; then the picks for smaller budgets are the first of these.
+    cost_error: the standard error of the last cost where that is estimated from a sample.
     """
 
     indices: Tensor
     gains: Tensor
     costs: Tensor
     cluster_sizes: Tensor
-    transfers: Tensor
+    transfers: Tensor | None
     bound: float | None = None
+    exact: bool = True
+    cost_error: float = 0.0
 
 
 def hold(distance: Distance) -> Distance:
@@ -102,7 +120,7 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     n = len(distance)
     check_budget(budget, n)
     distance = hold(distance)
-    cover, gains = greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+    cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
     # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
     left = float(gains.topk(budget).values.clamp(min=0).sum())
     return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
@@ -114,8 +132,8 @@ def check_budget(budget: int, n: int) -> None:
         raise UserError(f"the budget must be between 1 and {n}, the number of samples, not {budget}")
 
 
-def greedy(
-    clients: Distance,
+def incremental_greedy(
+    clients: Clients,
     candidates: Callable[[Tensor | slice], Tensor],
     sums: Tensor,
     largest: float,
@@ -133,7 +151,7 @@ def greedy(
     """
     if not math.isfinite(largest):
         raise UserError("distances are not finite: the signals are too large; scale the features down")
-    n, step = len(clients), _rows_at_once(clients)
+    n, step = len(clients), _rows_at_once(clients, len(sums))
     look_up = _reader(clients, step)
     current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
     costs, picks, moves = [n * largest], [], []
@@ -166,11 +184,11 @@ def greedy(
         costs.append(float(current.sum()))
         moves.append(closer)
     costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
-    cover = Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *_clusters(moves))
+    cover = Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters(moves))
     return cover, gains + slack
 
 
-def _reader(distance: Distance, step: int) -> Callable[[Tensor], Tensor]:
+def _reader(distance: Clients, step: int) -> Callable[[Tensor], Tensor]:
     """Return distance.rows, for up to `step` rows that last until the next call: no memory is asked for anew."""
     if not isinstance(distance, Matrix) or distance.values.dtype != torch.float64:
         return distance.rows
@@ -193,8 +211,11 @@ def _best(gains: Tensor, slack: Tensor, tie: float, step: int, anew: Callable[[T
     return int(among[gains[among] >= gains[among].max() - tie][0])
 
 
-def _clusters(moves: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return cluster sizes and the transfers that led to them, from the clients that each pick took."""
+def clusters(moves: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return cluster sizes and the transfers that led to them, from the clients that each pick took.
+
+    weights: how many samples each client stands for (default: itself alone); transfers count clients.
+    """
     m, device = len(moves), moves[0].device
     clients, order = torch.cat(moves).sort(stable=True)
     lengths = torch.tensor([len(taken) for taken in moves], device=device)
@@ -206,7 +227,7 @@ def _clusters(moves: list[Tensor]) -> tuple[Tensor, Tensor]:
     last[:-1] = ~same
     pairs, counts = (steps * (m + 1) + donors + 1).unique(return_counts=True)
     transfers = torch.stack([pairs // (m + 1), pairs % (m + 1) - 1, counts], 1)
-    return torch.bincount(steps[last], minlength=m), transfers
+    return torch.bincount(steps[last], None if weights is None else weights[clients[last]], minlength=m), transfers
 
 
 def _row_sums(distance: Distance) -> tuple[Tensor, float]:
@@ -214,7 +235,7 @@ def _row_sums(distance: Distance) -> tuple[Tensor, float]:
     n = len(distance)
     sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
     quiet = True if isinstance(distance, Matrix) else None
-    for part in tqdm(_slices(n, _rows_at_once(distance)), desc="distances", disable=quiet, leave=False):
+    for part in tqdm(_slices(n, _rows_at_once(distance, n)), desc="distances", disable=quiet, leave=False):
         rows = distance.rows(part, part.start)
         sums[part] += rows.sum(1)
         sums[part.stop :] += rows[:, part.stop - part.start :].sum(0)
@@ -222,9 +243,9 @@ def _row_sums(distance: Distance) -> tuple[Tensor, float]:
     return sums, max(peaks) if all(map(math.isfinite, peaks)) else math.nan
 
 
-def _rows_at_once(distance: Distance) -> int:
+def _rows_at_once(distance: Clients, width: int) -> int:
     elements, least = (HELD_ELEMENTS, 1) if isinstance(distance, Matrix) else (BLOCK_ELEMENTS, LEAST_ROWS)
-    return max(least, elements // len(distance))
+    return max(least, elements // width)
 
 
 def _slices(n: int, step: int) -> list[slice]:

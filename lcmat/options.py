@@ -9,8 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from lcmat.approximate_greedy import GREEDY
 from lcmat.bench import Settings
-from lcmat.errors import UserError, suggest
+from lcmat.errors import UserError, lookup, suggest
 from lcmat.memory import parse_size
 from lcmat.selection import check_fraction
 from lcmat.training import Recipe
@@ -146,6 +147,11 @@ def _add_selection(group) -> None:
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
     add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
+    add(
+        "--greedy",
+        default="exact",
+        help="facility location: exact, stochastic or partition, for classes beyond 100,000",
+    )
     add(
         "--memory",
         type=_size,
@@ -338,7 +344,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
         balance=args.balance,
         initialisations=args.initialisations,
         initialisation_epochs=args.initialisation_epochs,
-        options={"rho": rho_of(args), "K": args.K, "weights": args.weights, **options_of(args)},
+        options={
+            "rho": rho_of(args),
+            "K": args.K,
+            "weights": args.weights,
+            "greedy": lookup("greedy", args.greedy, GREEDY),
+            **options_of(args),
+        },
         recipe=_recipe(
             args, "", args.train_batch,
             scheduler=args.scheduler, min_lr=args.min_lr, step_size=args.step_size, gamma=args.gamma,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ class Picks:
     transfers: (r, 3) for weights that are cluster sizes, how they came about (see `facility_location.Cover`): from
     these follow the weights after fewer picks.
     bound: a lower bound of the cost over all sets of as many samples, or None.
+    cost_error: the standard error of the last cost, if that is an estimate.
+    nested: whether the picks for a smaller budget would be the first of these.
     """
 
     indices: Tensor
@@ -44,12 +47,15 @@ class Picks:
     costs: Tensor | None = None
     transfers: Tensor | None = None
     bound: float | None = None
+    cost_error: float = 0.0
+    nested: bool = True
 
 
 def covered(cover: Cover, weights: bool) -> Picks:
     """Return the picks of a facility location, with cluster sizes as weights or without."""
     sizes = {"weights": cover.cluster_sizes, "transfers": cover.transfers} if weights else {}
-    return Picks(cover.indices, costs=cover.costs, bound=cover.bound, **sizes)
+    quality = {"costs": cover.costs, "bound": cover.bound, "cost_error": cover.cost_error}
+    return Picks(cover.indices, nested=cover.exact, **quality, **sizes)
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,7 @@ class Subset:
     transfers: (r, 3) int64 or None: weights that are cluster sizes, as positions in this subset of a pick and of the
     one that it took samples from (−1: none), and how many.
     bound: no selection of as many samples (of each class, if balanced) has a smaller cost than this; or None.
+    cost_error: the standard error of `cost`, where that is estimated from a sample; else 0.
     """
 
     indices: np.ndarray
@@ -135,6 +142,7 @@ class Subset:
     costs: np.ndarray | None = None
     transfers: np.ndarray | None = None
     bound: float | None = None
+    cost_error: float = 0.0
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -186,10 +194,9 @@ class Subset:
         """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as data:
             fields = {name: data[name] for name in data.files}
-        for name in ("method", "balanced", "nested"):
-            fields[name] = fields[name].item()
-        if "bound" in fields:
-            fields["bound"] = fields["bound"].item()
+        for name in ("method", "balanced", "nested", "bound", "cost_error"):
+            if name in fields:
+                fields[name] = fields[name].item()
         return Subset(weights=fields.pop("weights", None), **fields)
 
 
@@ -252,7 +259,7 @@ def _each(method, signals, groups, budgets, balanced, seed, context, options) ->
     bar = tqdm(groups.items(), desc=method.name, disable=quiet, leave=False)
     picks = []
     for (number, group), size in zip(bar, budgets, strict=True):
-        part = signals[group]
+        part = signals if len(group) == len(signals) else signals[group]  # a copy may be gigabytes
         if balanced and "validation" in method.fields:
             part = replace(part, validation=_validation_of(signals, number))
         more = {"context": context[group]} if method.needs_context else {}
@@ -369,10 +376,11 @@ def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.nd
         class_sizes=class_sizes,
         method=method.name,
         balanced=balanced,
-        nested=method.nested and (weights is None or transfers is not None),
+        nested=method.nested and all(part.nested for part in parts) and (weights is None or transfers is not None),
         costs=costs,
         transfers=transfers,
         bound=None if parts[0].bound is None else sum(part.bound for part in parts),
+        cost_error=math.hypot(*(part.cost_error for part in parts)),
     )
 
 

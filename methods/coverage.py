@@ -2,10 +2,10 @@
 
 import torch
 
+from lcmat.approximate_greedy import cover, greedy_options, resolve_greedy
 from lcmat.curvature import LossCurvatureDistance, gradient_factors, hessian_factors
 from lcmat.distances import VectorDistance, first_of_equals
 from lcmat.errors import UserError
-from lcmat.facility_location import facility_location
 from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
 
@@ -13,13 +13,20 @@ from lcmat.signals import Signals
 TINY = 1e-100
 
 
-def craig(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+def craig(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    greedy: str = "exact",
+    rows: int | None = None,
+    parts: int | None = None,
+) -> Picks:
     """Choose the medoids of greedy facility location under ‖g_i − g_j‖₂ (Mirzasoleiman et al., ICML 2020, Algorithm 1).
 
     The weight of a medoid is the number of samples nearest to it, so that weights sum to the number of samples.
     """
-    cover = facility_location(LossCurvatureDistance(signals, rho=0.0), budget)
-    return covered(cover, weights=True)
+    distance = LossCurvatureDistance(signals, rho=0.0)
+    return covered(cover(distance, budget, generator, greedy, rows, parts), weights=True)
 
 
 def adacore(
@@ -29,6 +36,9 @@ def adacore(
     damping: float = 0.1,
     mean_curvature: bool = False,
     weights: bool = False,
+    greedy: str = "exact",
+    rows: int | None = None,
+    parts: int | None = None,
 ) -> Picks:
     """Choose the medoids under the distance of preconditioned gradients g_i/(λ_i + δ) (Pooladzandi et al., ICML 2022).
 
@@ -36,8 +46,8 @@ def adacore(
     for sure predictions. `mean_curvature` divides by the mean λ̄ of the group in place of each sample's own.
     `weights` adds Craig's weights.
     """
-    cover = facility_location(PreconditionedDistance(signals, damping, mean_curvature), budget)
-    return covered(cover, weights)
+    distance = PreconditionedDistance(signals, damping, mean_curvature)
+    return covered(cover(distance, budget, generator, greedy, rows, parts), weights)
 
 
 class PreconditionedDistance(VectorDistance):
@@ -66,13 +76,14 @@ class PreconditionedDistance(VectorDistance):
 
 
 def resolve_adacore(
-    classes: int, features: int, damping: float, mean_curvature: bool, weights: bool
+    classes: int, features: int, damping: float, mean_curvature: bool, weights: bool, **how: object
 ) -> dict[str, object]:
     """Refuse a damping that does not keep the division finite."""
     if not 0 < damping < float("inf"):
         raise UserError(f"damping must be above 0 and finite, not {damping}")
-    return {"damping": float(damping), "mean_curvature": bool(mean_curvature), "weights": bool(weights)}
+    options = {"damping": float(damping), "mean_curvature": bool(mean_curvature), "weights": bool(weights)}
+    return options | greedy_options(**how)
 
 
-CRAIG = Method("Craig", craig)
+CRAIG = Method("Craig", craig, resolve=resolve_greedy)
 ADACORE = Method("AdaCore", adacore, resolve=resolve_adacore)

@@ -2,8 +2,8 @@
 
 import torch
 
+from lcmat.approximate_greedy import cover, greedy_options
 from lcmat.curvature import LossCurvatureDistance, check_dimensions, check_radius
-from lcmat.facility_location import facility_location
 from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
 
@@ -15,23 +15,27 @@ def lcmat_s(
     rho: float = 0.1,
     K: int | None = None,
     weights: bool = False,
+    greedy: str = "exact",
+    rows: int | None = None,
+    parts: int | None = None,
 ) -> Picks:
     """Choose the medoids of greedy facility location under the distance of Eq. 10.
 
     D_ij = ‖g_i − g_j‖₂ + ρ/2 Σ_{k∈𝒦} |λ_ik − λ_jk|, over per-sample gradients g and Hessian diagonals λ of the last
     layer; 𝒦 holds the K dimensions (default min(100, C(d+1))) where λ varies most within the group. The cost is
     L(S) = Σ_i min_{j∈S} D_ij (Eq. 11). `weights` adds the cluster sizes γ of Algorithm 1, which the paper leaves off.
-    Deterministic: `generator` is not used.
+    `greedy`, `rows` and `parts`: see `lcmat.approximate_greedy.cover`. The exact greedy does not use `generator`.
     """
-    cover = facility_location(LossCurvatureDistance(signals, rho, K), budget)
-    return covered(cover, weights)
+    distance = LossCurvatureDistance(signals, rho, K)
+    return covered(cover(distance, budget, generator, greedy, rows, parts), weights)
 
 
-def resolve(classes: int, features: int, rho: float, K: int | None, weights: bool) -> dict[str, object]:
+def resolve(classes: int, features: int, rho: float, K: int | None, weights: bool, **how: object) -> dict[str, object]:
     """Fill in K, and refuse a ρ or K that cannot be, before any work is done."""
     rho = check_radius(rho)
     K = check_dimensions(K, classes, features)
-    return {"rho": rho, "K": K if rho > 0 else None, "weights": weights}  # without curvature, K means nothing
+    K = K if rho > 0 else None  # without curvature, K means nothing
+    return {"rho": rho, "K": K, "weights": weights, **greedy_options(**how)}
 
 
 LCMAT_S = Method("LCMat-S", lcmat_s, resolve=resolve)

@@ -2,20 +2,27 @@
 
 import torch
 
+from lcmat.approximate_greedy import cover, resolve_greedy
 from lcmat.curvature import gradient_factors
 from lcmat.distances import CosineDistance
 from lcmat.errors import UserError
-from lcmat.facility_location import facility_location
 from lcmat.matching_pursuit import products
 from lcmat.ranking import first_largest
 from lcmat.selection import Method, Picks, covered
 from lcmat.signals import Signals
 
 
-def facility_location_cosine(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+def facility_location_cosine(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    greedy: str = "exact",
+    rows: int | None = None,
+    parts: int | None = None,
+) -> Picks:
     """Greedily maximise Σ_{i∈V} max_{j∈S} s_ij: facility location with the distance 1 − s."""
-    cover = facility_location(CosineDistance(*gradient_factors(signals)), budget)
-    return covered(cover, weights=False)
+    distance = CosineDistance(*gradient_factors(signals))
+    return covered(cover(distance, budget, generator, greedy, rows, parts), weights=False)
 
 
 def graph_cut(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
@@ -65,6 +72,6 @@ def resolve_epsilon(classes: int, features: int, epsilon: float) -> dict[str, ob
     return {"epsilon": float(epsilon)}
 
 
-FACILITY_LOCATION = Method("FacilityLocation", facility_location_cosine)
+FACILITY_LOCATION = Method("FacilityLocation", facility_location_cosine, resolve=resolve_greedy)
 GRAPH_CUT = Method("GraphCut", graph_cut)
 LOG_DETERMINANT = Method("LogDeterminant", log_determinant, resolve=resolve_epsilon)

@@ -1,0 +1,256 @@
+"""Facility location for groups too large for the exact greedy: on samples of candidates, of rows, or part by part.
+
+Distances are asked for in blocks (`Distance.block`) and never held whole. The gains are taken over a random sample of
+the rows (the samples that are to be covered), as many as `rows` says; and so is the cost that is reported, over other
+rows, where all would be too many.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lcmat import memory
+from lcmat.distances import BLOCK_ELEMENTS, TILE_ROWS
+from lcmat.errors import UserError, lookup
+from lcmat.facility_location import Cover, Distance, check_budget, clusters, facility_location, incremental_greedy
+from lcmat.ranking import first_largest
+
+GREEDY = ("exact", "stochastic", "partition")
+# Stochastic greedy reaches 1 − 1/e − ε of the optimum in expectation.
+EPSILON = 0.1
+# Rows that gains are taken over, unless told: at least so many, and so many for each pick.
+LEAST_ROWS, ROWS_FOR_EACH_PICK = 20_000, 5
+# Samples of a part, unless told: its matrix is quickly formed and held.
+PART = 10_000
+# A part offers at most this share of its samples.
+SHARE_OF_A_PART = 0.1
+# Distances that are measured for the cost of a selection: seconds to a minute. Beyond, it is estimated.
+EVALUATIONS = 2**30
+
+
+def greedy_options(greedy: str, rows: int | None, parts: int | None) -> dict[str, object]:
+    """Return those of a method's options that say how its greedy is done: none if it is exact. Refuses bad ones."""
+    greedy = lookup("greedy", greedy, GREEDY)
+    for name, value, owners in (("rows", rows, GREEDY[1:]), ("parts", parts, GREEDY[2:])):
+        if value is None:
+            continue
+        if greedy not in owners:
+            raise UserError(f"{name} has no meaning for the {greedy} greedy; give --greedy {' or '.join(owners)}, too")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
+    if greedy == "exact":
+        return {}
+    return {"greedy": greedy, "rows": rows} | ({"parts": parts} if greedy == "partition" else {})
+
+
+def resolve_greedy(classes: int, features: int, greedy: str, rows: int | None, parts: int | None) -> dict[str, object]:
+    """Return the options of a method that has no others (see `Method.resolve`)."""
+    return greedy_options(greedy, rows, parts)
+
+
+def cover(
+    distance: Distance,
+    budget: int,
+    generator: torch.Generator,
+    greedy: str = "exact",
+    rows: int | None = None,
+    parts: int | None = None,
+) -> Cover:
+    """Choose `budget` of the n samples by facility location; see `facility_location`, `stochastic` and `partition`.
+
+    rows: over how many samples gains are taken, by default max(20,000, 5 · budget); parts: see `partition`.
+    """
+    if greedy == "exact":
+        return facility_location(distance, budget)
+    check_budget(budget, len(distance))
+    rows = min(len(distance), rows or max(LEAST_ROWS, ROWS_FOR_EACH_PICK * budget))
+    if greedy == "stochastic":
+        picks = stochastic(distance, budget, generator, rows)
+    else:
+        picks = partition(distance, budget, generator, rows, parts)
+    return covering(distance, picks, generator)
+
+
+def stochastic(distance: Distance, budget: int, generator: torch.Generator, rows: int) -> Tensor:
+    """Choose each pick from (n/m) ln(1/ε) candidates drawn at random, and return the picks (m,).
+
+    Lazy as well: a candidate drawn again is looked at only if its last gain leaves it a chance.
+    Source: Mirzasoleiman et al., Lazier Than Lazy Greedy, AAAI 2015, Algorithm 1.
+    """
+    n, device = len(distance), distance.device
+    clients = _some(n, rows, generator, device)
+    size = min(n, math.ceil(n / budget * math.log(1 / EPSILON)))
+    bounds = torch.full((n,), math.inf, dtype=torch.float64, device=device)  # of the gains; −∞ for what is chosen
+    picks, current = [], None
+    for _ in tqdm(range(budget), desc="stochastic greedy", disable=None, leave=False):
+        drawn = torch.randint(n, (size,), generator=generator).unique().to(device)
+        drawn = drawn[bounds[drawn] > -math.inf]
+        if not len(drawn):  # nearly all are chosen
+            drawn = (bounds > -math.inf).nonzero()[:, 0]
+        gains = _gains_of_drawn(distance, clients, drawn, current, bounds)
+        pick = drawn[first_largest(gains)][None]
+        row = distance.block(pick, clients)[0]
+        current = row if current is None else torch.minimum(current, row)
+        bounds[pick] = -math.inf
+        picks.append(pick)
+    return torch.cat(picks)
+
+
+def _gains_of_drawn(
+    distance: Distance, clients: Tensor, drawn: Tensor, current: Tensor | None, bounds: Tensor
+) -> Tensor:
+    """Return the gains of candidates (−∞ where too small to win), and keep them as bounds of later ones."""
+    gains = torch.full((len(drawn),), -math.inf, dtype=torch.float64, device=drawn.device)
+    best = -math.inf
+    for order in bounds[drawn].argsort(descending=True, stable=True).split(TILE_ROWS):
+        order = order[bounds[drawn[order]] > best]
+        if not len(order):
+            break
+        block = distance.block(drawn[order], clients)
+        if current is None:  # the first gain, up to a constant; it bounds no later one
+            gains[order] = -block.sum(1)
+            continue
+        gains[order] = bounds[drawn[order]] = torch.sub(current, block, out=block).clamp_(min=0).sum(1)
+        best = max(best, float(gains[order].max()))
+    return gains
+
+
+def partition(
+    distance: Distance, budget: int, generator: torch.Generator, rows: int, parts: int | None = None
+) -> Tensor:
+    """Choose exactly within random parts, then from all that they chose, and return the better of both, (m,).
+
+    The second round's gains, and the comparison, are over random rows. `parts` is by default n/10,000, but at most half
+    of n/m, so that a part is larger than what is wanted. A part offers m samples, but at most a tenth of it; if that is
+    fewer than m, no part's choice is a solution by itself, and the second round's is returned.
+    Source: Mirzasoleiman et al., Distributed Submodular Maximization (GreeDi), NeurIPS 2013, Algorithm 2.
+    """
+    n, device = len(distance), distance.device
+    if parts is None:
+        parts = max(1, min(-(-n // PART), n // (2 * budget)))
+    order = torch.randperm(n, generator=generator).to(device)
+    offers = []
+    for part in tqdm(order.tensor_split(min(parts, n)), desc="parts", disable=None, leave=False):
+        part = part.sort().values
+        offer = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), -(-budget // parts)), len(part))
+        offers.append(part[facility_location(Part(distance, part), offer).indices])
+    offered = torch.cat(offers)
+    second = Between(distance, _some(n, rows, generator, device), offered).hold()
+    found = offered[incremental_greedy(second, second.columns, *second.sums(), budget, own=False)[0].indices]
+    solutions = [found, *(offer for offer in offers if len(offer) == budget)]
+    judges = _some(n, rows, generator, device)  # not the rows that the second round was fitted to
+    costs = [float(_nearest(distance, solution, judges).sum()) for solution in solutions]
+    return solutions[costs.index(min(costs))]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The distances among the samples at `index`."""
+
+    distance: Distance
+    index: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where distances are computed."""
+        return self.distance.device
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:] in the numbering of this part."""
+        return self.distance.block(self.index[index], self.index[start:])
+
+
+@dataclass(frozen=True)
+class Between:
+    """The distances from clients (n,) to candidates (p,), given as positions; as a matrix (n, p) if held."""
+
+    distance: Distance
+    clients: Tensor
+    candidates: Tensor
+    matrix: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """Return the distances from the clients at `index` to all candidates, (b, p)."""
+        if self.matrix is not None:
+            return self.matrix[index]
+        return self.distance.block(self.clients[index], self.candidates)
+
+    def columns(self, index: Tensor | slice) -> Tensor:
+        """Return the distances from the candidates at `index` to all clients, (b, n)."""
+        if self.matrix is not None:
+            return self.matrix[:, index].T.contiguous()
+        return self.distance.block(self.candidates[index], self.clients)
+
+    def hold(self) -> Between:
+        """Return the same, held as one matrix if that fits into memory."""
+        n, p = len(self.clients), len(self.candidates)
+        if not memory.fits(n * p * 8, memory.OF_A_MATRIX, self.distance.device):
+            return self
+        matrix = torch.empty(n, p, dtype=torch.float64, device=self.distance.device)
+        for part in torch.arange(n).split(TILE_ROWS):
+            matrix[part[0] : part[-1] + 1] = self.rows(part)
+        return replace(self, matrix=matrix)
+
+    def sums(self) -> tuple[Tensor, float]:
+        """Return the sum over the clients for each candidate, (p,), and the largest distance; NaN if there is any."""
+        total, peaks = 0, []
+        for part in torch.arange(len(self)).split(TILE_ROWS):
+            rows = self.rows(part)
+            total = total + rows.sum(0)
+            peaks.append(float(rows.max()))
+        return total, max(peaks) if all(map(math.isfinite, peaks)) else math.nan
+
+
+def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> Cover:
+    """Return the Cover of m picks in their order; estimated where n · m distances would be too many.
+
+    An estimate knows the picks themselves, and all others from a random sample: costs come with a standard error, and
+    cluster sizes, 1 for the pick and a share of the others, still sum to n.
+    """
+    n, m, device = len(distance), len(picks), distance.device
+    if n * m <= EVALUATIONS:
+        clients, own, weight = torch.arange(n, device=device), picks, 1.0
+    else:
+        others = torch.ones(n, dtype=torch.bool, device=device).index_fill(0, picks, False).nonzero()[:, 0]
+        sample = others[_some(len(others), max(2, EVALUATIONS // m - m), generator, device)]
+        clients, own, weight = torch.cat([picks, sample]), torch.arange(m, device=device), len(others) / len(sample)
+    weights = torch.full((len(clients),), weight, dtype=torch.float64, device=device)
+    weights[own] = 1
+    current, costs, moves = torch.full_like(weights, math.inf), [], []
+    for part in tqdm(picks.split(max(8, BLOCK_ELEMENTS // len(clients))), desc="cost", disable=None, leave=False):
+        for row in distance.block(part, clients):
+            closer = row < current
+            closer[own[len(costs)]] = True  # a pick is its own, even if one that equals it came before
+            moves.append(closer.nonzero()[:, 0])
+            current = torch.minimum(current, row)
+            costs.append((weights * current).sum())
+    costs = torch.stack(costs)
+    sizes, transfers = clusters(moves, weights)
+    if weight == 1:
+        return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes.long(), transfers, exact=False)
+    spread = float(current[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))
+    return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes, None, exact=False, cost_error=weight * spread)
+
+
+def _nearest(distance: Distance, picks: Tensor, clients: Tensor) -> Tensor:
+    """Return the distance from each client to the nearest pick."""
+    current = torch.full((len(clients),), math.inf, dtype=torch.float64, device=distance.device)
+    for part in picks.split(TILE_ROWS):
+        current = torch.minimum(current, distance.block(part, clients).amin(0))
+    return current
+
+
+def _some(n: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Return `count` of the numbers below n at random, ascending; all of them if there are no more."""
+    return torch.randperm(n, generator=generator)[:count].sort().values.to(device)
