@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -17,31 +18,40 @@ from tqdm import tqdm
 from lcmat import memory
 from lcmat.distances import BLOCK_ELEMENTS, TILE_ROWS
 from lcmat.errors import UserError, lookup
-from lcmat.facility_location import Cover, Distance, check_budget, clusters, facility_location, incremental_greedy
-from lcmat.ranking import first_largest
+from lcmat.facility_location import (
+    LEAST_ROWS,
+    NOT_FINITE,
+    Cover,
+    Distance,
+    check_budget,
+    clusters,
+    facility_location,
+    incremental_greedy,
+)
+from lcmat.ranking import TIE, first_largest
 
 GREEDY = ("exact", "stochastic", "partition")
 # Stochastic greedy reaches 1 − 1/e − ε of the optimum in expectation.
 EPSILON = 0.1
 # Rows that gains are taken over, unless told: at least so many, and so many for each pick.
-LEAST_ROWS, ROWS_FOR_EACH_PICK = 20_000, 5
+SAMPLED_ROWS, ROWS_FOR_EACH_PICK = 20_000, 5
 # Samples of a part, unless told: its matrix is quickly formed and held.
 PART = 10_000
-# A part offers at most this share of its samples.
-SHARE_OF_A_PART = 0.1
+# A part offers at most this share of its samples, or so many times its share of what is wanted.
+SHARE_OF_A_PART, TIMES_ITS_SHARE = 0.1, 3
 # Distances that are measured for the cost of a selection: seconds to a minute. Beyond, it is estimated.
 EVALUATIONS = 2**30
 
 
 def greedy_options(greedy: str, rows: int | None, parts: int | None) -> dict[str, object]:
     """Return those of a method's options that say how its greedy is done: none if it is exact. Refuses bad ones."""
-    greedy = lookup("greedy", greedy, GREEDY)
+    greedy = lookup("greedy", str(greedy), GREEDY)
     for name, value, owners in (("rows", rows, GREEDY[1:]), ("parts", parts, GREEDY[2:])):
         if value is None:
             continue
         if greedy not in owners:
             raise UserError(f"{name} has no meaning for the {greedy} greedy; give --greedy {' or '.join(owners)}, too")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise UserError(f"{name} must be a whole number of at least 1, not {value!r}")
     if greedy == "exact":
         return {}
@@ -65,10 +75,10 @@ def cover(
 
     rows: over how many samples gains are taken, by default max(20,000, 5 · budget); parts: see `partition`.
     """
-    if greedy == "exact":
+    if lookup("greedy", greedy, GREEDY) == "exact":
         return facility_location(distance, budget)
     check_budget(budget, len(distance))
-    rows = min(len(distance), rows or max(LEAST_ROWS, ROWS_FOR_EACH_PICK * budget))
+    rows = min(len(distance), rows or max(SAMPLED_ROWS, ROWS_FOR_EACH_PICK * budget))
     if greedy == "stochastic":
         picks = stochastic(distance, budget, generator, rows)
     else:
@@ -88,7 +98,8 @@ def stochastic(distance: Distance, budget: int, generator: torch.Generator, rows
     bounds = torch.full((n,), math.inf, dtype=torch.float64, device=device)  # of the gains; −∞ for what is chosen
     picks, current = [], None
     for _ in tqdm(range(budget), desc="stochastic greedy", disable=None, leave=False):
-        drawn = torch.randint(n, (size,), generator=generator).unique().to(device)
+        drawn = torch.arange(n) if size == n else torch.randint(n, (size,), generator=generator).unique()
+        drawn = drawn.to(device)
         drawn = drawn[bounds[drawn] > -math.inf]
         if not len(drawn):  # nearly all are chosen
             drawn = (bounds > -math.inf).nonzero()[:, 0]
@@ -107,8 +118,8 @@ def _gains_of_drawn(
     """Return the gains of candidates (−∞ where too small to win), and keep them as bounds of later ones."""
     gains = torch.full((len(drawn),), -math.inf, dtype=torch.float64, device=drawn.device)
     best = -math.inf
-    for order in bounds[drawn].argsort(descending=True, stable=True).split(TILE_ROWS):
-        order = order[bounds[drawn[order]] > best]
+    for order in bounds[drawn].argsort(descending=True, stable=True).split(_rows_at_once(len(clients))):
+        order = order[bounds[drawn[order]] >= best - TIE * abs(best)] if best > -math.inf else order
         if not len(order):
             break
         block = distance.block(drawn[order], clients)
@@ -126,8 +137,8 @@ def partition(
     """Choose exactly within random parts, then from all that they chose, and return the better of both, (m,).
 
     The second round's gains, and the comparison, are over random rows. `parts` is by default n/10,000, but at most half
-    of n/m, so that a part is larger than what is wanted. A part offers m samples, but at most a tenth of it; if that is
-    fewer than m, no part's choice is a solution by itself, and the second round's is returned.
+    of n/m, so that a part is larger than what is wanted. A part offers m samples, but at most a tenth of it or thrice
+    its share of m; if that is fewer than m, no part's choice is a solution by itself, and the second round's is taken.
     Source: Mirzasoleiman et al., Distributed Submodular Maximization (GreeDi), NeurIPS 2013, Algorithm 2.
     """
     n, device = len(distance), distance.device
@@ -137,7 +148,8 @@ def partition(
     offers = []
     for part in tqdm(order.tensor_split(min(parts, n)), desc="parts", disable=None, leave=False):
         part = part.sort().values
-        offer = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), -(-budget // parts)), len(part))
+        most = max(math.ceil(SHARE_OF_A_PART * len(part)), TIMES_ITS_SHARE * -(-budget // parts))
+        offer = min(budget, most, len(part))
         offers.append(part[facility_location(Part(distance, part), offer).indices])
     offered = torch.cat(offers)
     second = Between(distance, _some(n, rows, generator, device), offered).hold()
@@ -198,14 +210,14 @@ class Between:
         if not memory.fits(n * p * 8, memory.OF_A_MATRIX, self.distance.device):
             return self
         matrix = torch.empty(n, p, dtype=torch.float64, device=self.distance.device)
-        for part in torch.arange(n).split(TILE_ROWS):
+        for part in torch.arange(n).split(_rows_at_once(p)):
             matrix[part[0] : part[-1] + 1] = self.rows(part)
         return replace(self, matrix=matrix)
 
     def sums(self) -> tuple[Tensor, float]:
         """Return the sum over the clients for each candidate, (p,), and the largest distance; NaN if there is any."""
         total, peaks = 0, []
-        for part in torch.arange(len(self)).split(TILE_ROWS):
+        for part in torch.arange(len(self)).split(_rows_at_once(len(self.candidates))):
             rows = self.rows(part)
             total = total + rows.sum(0)
             peaks.append(float(rows.max()))
@@ -219,11 +231,12 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     cluster sizes, 1 for the pick and a share of the others, still sum to n.
     """
     n, m, device = len(distance), len(picks), distance.device
-    if n * m <= EVALUATIONS:
+    count = max(2, EVALUATIONS // m - m)  # of the others
+    if n - m <= count:
         clients, own, weight = torch.arange(n, device=device), picks, 1.0
     else:
         others = torch.ones(n, dtype=torch.bool, device=device).index_fill(0, picks, False).nonzero()[:, 0]
-        sample = others[_some(len(others), max(2, EVALUATIONS // m - m), generator, device)]
+        sample = others[_some(len(others), count, generator, device)]
         clients, own, weight = torch.cat([picks, sample]), torch.arange(m, device=device), len(others) / len(sample)
     weights = torch.full((len(clients),), weight, dtype=torch.float64, device=device)
     weights[own] = 1
@@ -236,6 +249,8 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
             current = torch.minimum(current, row)
             costs.append((weights * current).sum())
     costs = torch.stack(costs)
+    if not torch.isfinite(costs).all():
+        raise UserError(NOT_FINITE)
     sizes, transfers = clusters(moves, weights)
     if weight == 1:
         return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes.long(), transfers, exact=False)
@@ -246,9 +261,14 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
 def _nearest(distance: Distance, picks: Tensor, clients: Tensor) -> Tensor:
     """Return the distance from each client to the nearest pick."""
     current = torch.full((len(clients),), math.inf, dtype=torch.float64, device=distance.device)
-    for part in picks.split(TILE_ROWS):
+    for part in picks.split(_rows_at_once(len(clients))):
         current = torch.minimum(current, distance.block(part, clients).amin(0))
     return current
+
+
+def _rows_at_once(width: int) -> int:
+    """Return how many rows of distances are formed at once: few hundred, fewer where they are long."""
+    return max(LEAST_ROWS, min(TILE_ROWS, 8 * BLOCK_ELEMENTS // width))
 
 
 def _some(n: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:

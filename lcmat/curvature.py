@@ -14,7 +14,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from lcmat.distances import BLOCK_ELEMENTS, RepresentativeDistance, first_of_equals, root
+from lcmat.distances import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
 from lcmat.signals import Signals
 
@@ -128,7 +128,7 @@ class LossCurvatureDistance(RepresentativeDistance):
             vectors += ((p * q)[:, of_class] * h[:, of_feature].square(),)
         return vectors
 
-    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
         (a, h, own_squares, *own_curvature), (b, k, other_squares, *other_curvature) = own, others
         scale = own_squares[:, None] + other_squares
         # ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h̃_i, h̃_j⟩
@@ -140,7 +140,7 @@ class LossCurvatureDistance(RepresentativeDistance):
             cross = (da * b[j]).sum(1) * (h[i] * dh).sum(1)
             return da.square().sum(1) * h[i].square().sum(1) + b[j].square().sum(1) * dh.square().sum(1) + 2 * cross
 
-        distance = root(squared, scale, close, h.shape[1])
+        distance = root(squared, scale, same, close, h.shape[1])
         if self.rho > 0:
             distance.add_(torch.cdist(own_curvature[0], other_curvature[0], p=1), alpha=self.rho / 2)
         return distance

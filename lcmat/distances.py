@@ -20,6 +20,8 @@ TILE_ROWS, TILE_ELEMENTS = 512, 2**19
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
 
+Pairs = tuple[Tensor, Tensor]  # positions (r,) in the rows and columns of a block
+
 
 def first_of_equals(*matrices: Tensor) -> Tensor:
     """Return for each of n samples the lowest index with the very same rows in all matrices (n, …), as (n,)."""
@@ -96,7 +98,8 @@ class RepresentativeDistance:
             for left in range(0, len(where), wide):
                 tile = where[left : left + wide]
                 others = self._vectors(slice(tile.start, tile.stop) if isinstance(tile, range) else tile)
-                out[top : top + high, left : left + wide] = self._between(own, others)
+                same = _same(index[top : top + high], tile)
+                out[top : top + high, left : left + wide] = self._between(own, others, same)
         return out
 
     def _vectors(self, part: Tensor | slice) -> tuple[Tensor, ...]:
@@ -106,8 +109,11 @@ class RepresentativeDistance:
         """Return the vectors of some samples, each (b, …) in float64."""
         raise NotImplementedError
 
-    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
-        """Return the distances (b, w) between the samples that two tuples of vectors belong to."""
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
+        """Return the distances (b, w) between the samples that two tuples of vectors belong to.
+
+        same: pairs of positions where both are one sample.
+        """
         raise NotImplementedError
 
 
@@ -123,11 +129,11 @@ class VectorDistance(RepresentativeDistance):
         x = self.form(part)
         return x, x.square().sum(1)
 
-    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
         (x, own_squares), (y, other_squares) = own, others
         scale = own_squares[:, None] + other_squares
         squared = scale.addmm(x, y.T, alpha=-2)
-        return root(squared, scale, lambda i, j: (x[i] - y[j]).square().sum(1), x.shape[1])
+        return root(squared, scale, same, lambda i, j: (x[i] - y[j]).square().sum(1), x.shape[1])
 
 
 def euclidean(matrix: Tensor) -> VectorDistance:
@@ -146,7 +152,7 @@ class CosineDistance(RepresentativeDistance):
     def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
         return self.a[part], self.h[part]
 
-    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> Tensor:
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
         (a, h), (b, k) = own, others
         distance = (a @ b.T).mul_(h @ k.T).mul_(-0.5).add_(0.5)
         for i, j in _in_parts((distance < CANCELLATION).nonzero(), h.shape[1]):
@@ -156,15 +162,25 @@ class CosineDistance(RepresentativeDistance):
         return distance.clamp_(min=0)
 
 
-def root(squared: Tensor, scale: Tensor, close: Callable[[Tensor, Tensor], Tensor], width: int) -> Tensor:
+def root(squared: Tensor, scale: Tensor, same: Pairs, close: Callable[[Tensor, Tensor], Tensor], width: int) -> Tensor:
     """Return the square root of |x|² + |y|² − 2⟨x, y⟩, (b, w), which is overwritten, as is `scale` = |x|² + |y|².
 
     Where so little is left that its digits are lost, close(i, j) gives the squared distances of pairs anew, from
-    differences of vectors of length `width`.
+    differences of vectors of length `width`; but for the pairs `same`, of a sample with itself, the distance is 0.
     """
+    squared[same] = torch.inf  # not lost
     for i, j in _in_parts((squared < scale.mul_(CANCELLATION)).nonzero(), width):
         squared[i, j] = close(i, j)
+    squared[same] = 0
     return squared.clamp_(min=0).sqrt_()
+
+
+def _same(index: Tensor, tile: Tensor | range) -> Pairs:
+    """Return where a tile's rows and columns are the same samples; columns given one by one are not searched."""
+    if not isinstance(tile, range):
+        return index[:0], index[:0]
+    rows = ((index >= tile.start) & (index < tile.stop)).nonzero()[:, 0]
+    return rows, index[rows] - tile.start
 
 
 def _in_parts(pairs: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -29,6 +29,7 @@ LEAST_ROWS = 64
 TIE = 1e-14
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
+NOT_FINITE = "distances are not finite: the signals are too large; scale the features down"
 
 
 class Clients(Protocol):
@@ -82,7 +83,7 @@ class Cover:
     """The outcome of a greedy facility location.
 
     indices: (m,) the samples in the order chosen.
-    gains: (m,) what each pick took off the cost; the first gain is measured from Σ_i max D.
+    gains: (m,) what each pick took off the cost; the first one's is measured from Σ_i max D if exact, else left 0.
     costs: (m,) L(S) after each pick.
     cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
     transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
@@ -150,7 +151,7 @@ def incremental_greedy(
     Returns a Cover of the clients, and upper bounds of the gains that are left (p,).
     """
     if not math.isfinite(largest):
-        raise UserError("distances are not finite: the signals are too large; scale the features down")
+        raise UserError(NOT_FINITE)
     n, step = len(clients), _rows_at_once(clients, len(sums))
     look_up = _reader(clients, step)
     current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)

@@ -52,7 +52,12 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
         figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside right upper", fontsize=8)
     else:
         axes.legend()
-    paths = [Path(folder) / f"{table.slug}.{suffix}" for suffix in ("png", "pdf")]
+    return save_figure(figure, folder, table.slug)
+
+
+def save_figure(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
+    """Write a figure as <name>.png and .pdf, close it, and return the paths."""
+    paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         # No date in the metadata: the same records give the same file.
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}

@@ -367,7 +367,7 @@ def _join(method: Method, parts: list[Picks], labels: Tensor, class_sizes: np.nd
     indices = torch.cat([part.indices for part in parts])
     weights = None if parts[0].weights is None else torch.cat([part.weights for part in parts]).float().cpu().numpy()
     costs = None if parts[0].costs is None else torch.cat([part.costs for part in parts]).double().cpu().numpy()
-    transfers = None if parts[0].transfers is None else _joined_transfers(parts)
+    transfers = None if any(part.transfers is None for part in parts) else _joined_transfers(parts)
     return Subset(
         indices=indices.cpu().numpy(),
         rank=np.concatenate([np.arange(len(part.indices)) for part in parts]),

@@ -63,7 +63,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
         asked.append(name)
         return {"seconds": [1.0, 3.0], "median": 2.0, "peak_bytes": 2**30}
 
-    monkeypatch.setattr(benchmark, "measured", counted)
+    monkeypatch.setattr(benchmark.selecting, "measured", counted)
     call = [*SMALL, "--save_path", str(tmp_path), "selection"]
     assert run_command_line(benchmark.main, call) == 0
     on_signals = {name for name in methods.names() if methods.get(name).needs and not methods.get(name).needs_context}

@@ -1,0 +1,51 @@
+"""Measure time and memory, and write result/benchmarks/*.md with the machine, versions and medians.
+
+python -m lcmat benchmark [NAME …]: what is measured already, under the same setting, is kept.
+"""
+
+from pathlib import Path
+
+from lcmat.commands.benchmark import selecting, training
+from lcmat.errors import UserError, lookup
+from lcmat.files import check_writable
+from lcmat.options import SWITCH, Parser
+
+BENCHMARKS = selecting.BENCHMARKS | training.BENCHMARKS
+
+
+def main(argv: list[str]) -> int:
+    """Run the benchmarks named, or all."""
+    parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)} (default: all)")
+    add("--save_path", default="result", metavar="DIR", help="folder whose benchmarks/ is written")
+    add("--runs", type=int, default=3, metavar="N", help="runs of each measurement; the median counts")
+    add("--data_path", default="data", metavar="DIR", help="where CIFAR-10 is")
+    add("--cache_path", default="cache", metavar="DIR", help="folder for signals and temporary files")
+    add("--pretrained", metavar="FILE", help="state dict of a ResNet-18 for CIFAR-10: real signals come from it")
+    add("--whole", default=False, **SWITCH, help="imagenet: all classes; scale: a million samples (an hour)")
+    add("--samples", type=int, default=50_000, metavar="N", help="selection: samples")
+    add("--features", type=int, default=512, metavar="N", help="selection: features of each")
+    add("--classes", type=int, default=10, metavar="N", help="selection: classes")
+    add("--fraction", type=float, default=0.1, metavar="X", help="selection: share to select")
+    add("--methods", nargs="+", metavar="METHOD", help="selection: which methods (default: all on signals alone)")
+    add("--sizes", nargs="+", type=int, default=selecting.SIZES, metavar="N", help="scale: samples of the class")
+    add("--images", type=int, default=50_000, metavar="N", help="signals: how many images; step, run: in proportion")
+    add("--overwrite", default=False, **SWITCH, help="measure again what is measured")
+    args = parser.parse_args(argv)
+    for name in ("runs", "samples", "features", "classes", "images"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.pretrained is not None and not Path(args.pretrained).exists():
+        raise UserError(f"no such file: {args.pretrained} (--pretrained)")
+    folder = Path(args.save_path) / "benchmarks"
+    check_writable(folder)
+    chosen = dict.fromkeys(lookup("benchmark", name, BENCHMARKS) for name in args.names or BENCHMARKS)
+    for name in chosen:
+        if name in selecting.ON_REAL_SIGNALS and args.pretrained is None:
+            if args.names:
+                raise UserError(f"the benchmark {name} takes real signals: give --pretrained FILE and --data_path DIR")
+            print(f"{name}: left out; it takes real signals: give --pretrained FILE and --data_path DIR")
+            continue
+        print(f"{name}: {BENCHMARKS[name](args, folder)}", flush=True)
+    return 0

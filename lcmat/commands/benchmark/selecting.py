@@ -1,0 +1,356 @@
+"""Selection: every method, LCMat-S against the plain formulation and other libraries, ImageNet's shape, size."""
+
+import json
+import math
+import statistics
+import subprocess
+import time
+import venv
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+
+import methods
+import nets
+from lcmat import data
+from lcmat.benchmarks import Report, measured, one_class, synthetic_signals, timed
+from lcmat.commands.benchmark import others, plain
+from lcmat.curvature import LossCurvatureDistance
+from lcmat.errors import UserError
+from lcmat.facility_location import Matrix, facility_location, hold
+from lcmat.figures import save_figure
+from lcmat.files import load_tensors, save_tensors, sha256_of
+from lcmat.networks import load_weights, take_signals
+from lcmat.signals import Signals
+from lcmat.training import Compute
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+# Cuts of a class that the plain formulation is measured on; a class of CIFAR-10 has 5,000 images.
+CUTS = (1250, 2500)
+OTHERS = {"apricot": "apricot-select", "submodlib": "submodlib-py"}
+# ImageNet: images, classes, features of a ResNet-50.
+IMAGES, CLASSES, FEATURES = 1_281_167, 1000, 2048
+SIZES = [5_000, 10_000, 20_000, 50_000, 100_000]
+MILLION = 1_000_000
+MEMORY = "4GB"
+GREEDY = ("exact", "stochastic", "partition")
+
+
+def _selection(args, folder: Path) -> Path:
+    """Measure every method that needs signals only."""
+    setting = {name: getattr(args, name) for name in ("samples", "features", "classes", "fraction", "runs")}
+    report = Report(folder / "selection.json", setting)
+    chosen = [methods.get(name) for name in args.methods or methods.names()]
+    for method in chosen:
+        if method.needs_context or not method.needs or (method.name in report.rows and not args.overwrite):
+            continue
+        print(f"  {method.name} …", end=" ", flush=True)
+        row = measured(_select, method.name, setting)
+        print(f"{row['median']:.1f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
+        report.add(method.name, row)
+    command = " ".join(["python -m lcmat benchmark selection", *_differing(setting)])
+    text = (
+        f"Selecting {100 * args.fraction:g}% of {args.samples:,} samples × {args.features} features, {args.classes} "
+        f"classes, class by class: median of {args.runs} runs, and the peak memory of a process that does nothing "
+        f"else, its signals and libraries included. Synthetic signals; `{command}`."
+    )
+    rows = [
+        [
+            name,
+            f"{row['median']:.2f}",
+            f"{min(row['seconds']):.2f}–{max(row['seconds']):.2f}",
+            f"{row['peak_bytes'] / 2**30:.2f}",
+        ]
+        for name, row in sorted(report.rows.items(), key=lambda item: item[1]["median"])
+    ]
+    return report.write_table("Cost of selection", text, ["Method", "Seconds", "Range", "Peak memory (GiB)"], rows)
+
+
+def _differing(setting: dict[str, object]) -> list[str]:
+    usual = {"samples": 50_000, "features": 512, "classes": 10, "fraction": 0.1, "runs": 3}
+    return [f"--{name} {value}" for name, value in setting.items() if value != usual[name]]
+
+
+def _select(name: str, setting: dict) -> list[float]:
+    """Select with one method; runs in a process of its own."""
+    signals = synthetic_signals(setting["samples"], setting["features"], setting["classes"])
+    needs = methods.get(name).fields | {"features", "logits", "labels"}
+    signals = type(signals)(**{field: getattr(signals, field) for field in needs})
+    return timed(lambda: methods.select(signals, name, fraction=setting["fraction"]), setting["runs"])
+
+
+def _real_signals(args) -> Path:
+    """Return the file of the signals of CIFAR-10's training images under the network given, taken once."""
+    path = Path(args.cache_path) / "benchmarks" / f"signals-{sha256_of(Path(args.pretrained))[:12]}.pt"
+    if not path.exists():
+        print("  taking the signals of CIFAR-10 (once, minutes) …", flush=True)
+        dataset = data.load("CIFAR10", args.data_path)
+        network = nets.build("ResNet18", 10, 3, 32)
+        load_weights(network, Path(args.pretrained))
+        compute = Compute(torch.device("cpu"), torch.float32, dataset.mean, dataset.std)
+        signals = take_signals(network, dataset.train, compute)
+        save_tensors(path, {name: getattr(signals, name) for name in ("features", "logits", "labels")})
+    return path
+
+
+def _load(path: Path, count: int | None = None) -> Signals:
+    """Return the signals in a file; with a count, those of the first so many samples of class 0."""
+    signals = Signals(**load_tensors(path))
+    return signals if count is None else signals[(signals.labels == 0).nonzero()[:count, 0]]
+
+
+def _lcmat(args, folder: Path) -> Path:
+    """Measure LCMat-S on real signals against the plain formulation."""
+    path = _real_signals(args)
+    report = Report(folder / "lcmat.json", {"runs": args.runs, "signals": path.stem})
+    for name, work, argument in [
+        ("LCMat", _select_all, None),
+        *((f"plain {cut}", _select_plainly, cut) for cut in CUTS),
+        *((f"LCMat {cut}", _select_cut, cut) for cut in CUTS),
+    ]:
+        if name not in report.rows or args.overwrite:
+            row = measured(work, path, argument, args.runs)
+            print(f"  {name}: {row['median']:.2f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
+            report.add(name, row)
+    rows, (small, large) = report.rows, (report.rows[f"plain {cut}"] for cut in CUTS)
+    exponent = math.log(large["median"] / small["median"]) / math.log(CUTS[1] / CUTS[0])
+    whole = 10 * large["median"] * (5000 / CUTS[1]) ** exponent
+    growth = (large["peak_bytes"] - small["peak_bytes"]) / (CUTS[1] ** 2 - CUTS[0] ** 2)
+    peak = large["peak_bytes"] + growth * (5000**2 - CUTS[1] ** 2)
+    ours = rows["LCMat"]
+    text = (
+        "LCMat-S (ρ = 0.1, K = 100), 10% of each class, on the signals of CIFAR-10's 50,000 training images under a "
+        "ResNet-18 (512 features) after ten epochs. The plain formulation (`lcmat/commands/benchmark/plain.py`: naive "
+        "greedy over a full NumPy matrix, L1 by broadcasting n × n × K, float32) is measured on the first images of "
+        f"class 0, and extrapolated from there: seconds by the exponent {exponent:.2f} that the two cuts show, memory "
+        f"in n². Median of {args.runs} runs; peak memory of a process of its own, libraries and all signals included. "
+        f"Targets: 100 times as fast, a twentieth of the memory. Found: **{whole / ours['median']:.0f} times as fast, "
+        f"1/{peak / ours['peak_bytes']:.0f} of the memory**. The picks of both on the larger cut: "
+        f"{_agreement(rows[f'LCMat {CUTS[1]}']['picks'], large['picks'])}.\n\n"
+        "`python -m lcmat benchmark lcmat --data_path DIR --pretrained FILE`"
+    )
+    table = [_timed_row("this library, all of CIFAR-10", ours)]
+    for cut in CUTS:
+        table.append(_timed_row(f"this library, one class cut to {cut:,}", rows[f"LCMat {cut}"]))
+        table.append(_timed_row(f"plain, one class cut to {cut:,}", rows[f"plain {cut}"]))
+    table.append(["plain, all of CIFAR-10 (extrapolated)", f"{whole:.0f}", "", f"{peak / 2**30:.1f}"])
+    return report.write_table("LCMat-S on CIFAR-10", text, ["", "Seconds", "Range", "Peak memory (GiB)"], table)
+
+
+def _timed_row(name: str, row: dict) -> list[str]:
+    span = f"{min(row['seconds']):.2f}–{max(row['seconds']):.2f}"
+    return [name, f"{row['median']:.2f}", span, f"{row['peak_bytes'] / 2**30:.2f}"]
+
+
+def _agreement(picks: list[int], others: list[int]) -> str:
+    same = sum(a == b for a, b in zip(picks, others, strict=True))
+    shared = len(set(picks) & set(others))
+    return "the same, in the same order" if same == len(picks) else f"{shared} of {len(picks)} the same"
+
+
+def _select_all(path: Path, _: None, runs: int) -> list[float]:
+    signals = _load(path)
+    return timed(lambda: methods.select(signals, "LCMat-S", fraction=0.1), runs)
+
+
+def _select_cut(path: Path, cut: int, runs: int) -> tuple[list[float], dict]:
+    signals = _load(path, cut)
+    picks = methods.select(signals, "LCMat-S", fraction=0.1).indices.tolist()
+    return timed(lambda: methods.select(signals, "LCMat-S", fraction=0.1), runs), {"picks": picks}
+
+
+def _select_plainly(path: Path, cut: int, runs: int) -> tuple[list[float], dict]:
+    signals = _load(path, cut)
+    arrays = [getattr(signals, name).numpy() for name in ("features", "logits", "labels")]
+    found = []
+    seconds = timed(lambda: found.append(plain.select(*arrays, budget=cut // 10)), runs)
+    return seconds, {"picks": found[0]}
+
+
+def _greedy(args, folder: Path) -> Path:
+    """Measure the greedy alone, on one similarity matrix, against apricot and submodlib."""
+    path = _real_signals(args)
+    report = Report(folder / "greedy.json", {"runs": args.runs, "signals": path.stem})
+    runs = 2 * args.runs + 1
+    if len(report.rows) < 1 + len(OTHERS) or args.overwrite:
+        scratch = Path(args.cache_path) / "benchmarks"
+        python, file = _environment(scratch / "libraries"), scratch / "similarity.npy"
+        distances = hold(LossCurvatureDistance(_load(path, 5000), 0.1)).values
+        similarity = (distances.max() - distances).numpy()
+        np.save(file, similarity)
+        budget = len(similarity) // 10
+        try:
+            row = measured(_greedy_ours, file, budget, runs)
+            report.add("LCMat", row | {"cost": float(distances[row["picks"]].amin(0).sum())})
+            for library in OTHERS:
+                words = [python, others.__file__, library, file, budget, runs]
+                done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+                if done.returncode:
+                    raise UserError(f"{library} failed: {done.stderr.strip().splitlines()[-1]}")
+                row = json.loads(done.stdout.splitlines()[-1])
+                report.add(library, row | {"cost": float(distances[row["picks"]].amin(0).sum())})
+        finally:
+            file.unlink(missing_ok=True)
+    ours = report.rows["LCMat"]
+    fastest = min(statistics.median(report.rows[name]["seconds"]) for name in OTHERS)
+    table = []
+    for name, row in report.rows.items():
+        seconds, made = statistics.median(row["seconds"]), statistics.median(row["made"])
+        label = "this library" if name == "LCMat" else f"{OTHERS[name]} {row['version']}"
+        span = f"{min(row['seconds']):.3f}–{max(row['seconds']):.3f}"
+        agreement = "" if name == "LCMat" else _agreement(ours["picks"], row["picks"])
+        table.append([label, f"{seconds:.3f}", span, f"{made:.3f}", f"{seconds / ours['median']:.1f}"])
+        table[-1] += [f"{row['cost']:.8g}", agreement]
+    text = (
+        "Greedy facility location on one similarity matrix in memory: class 0 of CIFAR-10, n = 5,000, 500 picks. Each "
+        f"library has first made its own object of the matrix (the column beside; ours: distances). Median of {runs} "
+        "runs. apricot: two-stage, submodlib: LazyGreedy. Where picks differ at the same cost L, another of several "
+        "equal samples was taken. Target: 10 times as fast as the faster of them; found: "
+        f"**{fastest / ours['median']:.1f} times**.\n\n"
+        "`python -m lcmat benchmark greedy --data_path DIR --pretrained FILE` (installs both into a temporary place)"
+    )
+    header = ["", "Seconds", "Range", "Making its object (s)", "Times ours", "L", "Picks"]
+    return report.write_table("Greedy alone", text, header, table)
+
+
+def _greedy_ours(path: Path, budget: int, runs: int) -> tuple[list[float], dict]:
+    similarity = torch.from_numpy(np.load(path))
+    matrix = None
+
+    def make() -> None:
+        nonlocal matrix
+        matrix = Matrix(similarity.max() - similarity)
+
+    made = timed(make, runs)
+    picks = facility_location(matrix, budget).indices.tolist()
+    return timed(lambda: facility_location(matrix, budget), runs), {"made": made, "picks": picks}
+
+
+def _environment(folder: Path) -> Path:
+    """Return the interpreter of a virtual environment with the libraries compared with, made when it is missing."""
+    python = folder / "bin" / "python"
+    if not (folder / "installed").exists():
+        print("  installing apricot-select and submodlib-py for the comparison …", flush=True)
+        venv.create(folder, with_pip=True, clear=True)
+        words = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *OTHERS.values()]
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"cannot install {' and '.join(OTHERS.values())}: {done.stderr.strip().splitlines()[-1]}")
+        (folder / "installed").touch()
+    return python
+
+
+def _imagenet(args, folder: Path) -> Path:
+    """Measure selection on made-up signals of ImageNet's shape, made class by class."""
+    report = Report(folder / "imagenet.json", {"fraction": 0.01})
+    for name, classes in [("a tenth", CLASSES // 10), ("all", CLASSES)]:
+        if (name in report.rows and not args.overwrite) or (name == "all" and not args.whole):
+            continue
+        row = measured(_select_imagenet, classes)
+        print(f"  {name}: {row['median']:.0f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
+        report.add(name, row)
+    table = []
+    for row in report.rows.values():
+        table.append([f"{row[name]:,}" for name in ("classes", "samples", "picks")] + [f"{row['median']:.0f}"])
+        table[-1] += [f"{1000 * row['median'] / row['classes']:.0f}", f"{row['peak_bytes'] / 2**30:.2f}"]
+    text = (
+        f"LCMat-S, 1% of each class, on signals of ImageNet's shape: {IMAGES:,} samples, {CLASSES:,} classes, "
+        f"{FEATURES:,} features. Made up class by class, as they would be read from a disk (not timed). One run. "
+        "Target for all: 15 minutes and 8 GB.\n\n"
+        f"`python -m lcmat benchmark imagenet{' --whole' * ('all' in report.rows)}`"
+    )
+    header = ["Classes", "Samples", "Picks", "Seconds", "ms a class", "Peak memory (GiB)"]
+    return report.write_table("ImageNet's shape", text, header, table)
+
+
+def _select_imagenet(classes: int) -> tuple[list[float], dict]:
+    draw = torch.Generator().manual_seed(0)
+    weights = torch.randn(FEATURES, CLASSES, generator=draw) / FEATURES**0.5
+    seconds, samples, picks = 0.0, 0, 0
+    for label in range(classes):
+        count = IMAGES // CLASSES + (label < IMAGES % CLASSES)
+        h = torch.relu(0.5 * torch.randn(count, FEATURES, generator=draw) + 0.3 * weights[:, label] * FEATURES**0.5)
+        logits = 4 * (h - h.mean(0)) @ weights
+        logits[:, label] += 4
+        signals = Signals(h, logits, torch.full((count,), label))
+        started = time.perf_counter()
+        picks += len(methods.select(signals, "LCMat-S", fraction=0.01))
+        seconds += time.perf_counter() - started
+        samples += count
+    return [round(seconds, 2)], {"classes": classes, "samples": samples, "picks": picks}
+
+
+def _scale(args, folder: Path) -> Path:
+    """Measure one class of growing size: exact, and the approximations against it."""
+    report = Report(folder / "scale.json", {"fraction": 0.01, "features": 512, "classes": 10, "K": 100})
+    tasks = [(n, greedy, 0.01) for n in args.sizes for greedy in GREEDY]
+    if args.whole:
+        tasks += [(MILLION, greedy, 0.001) for greedy in GREEDY[1:]]
+    for n, greedy, fraction in tasks:
+        name = f"{n} {greedy}"
+        if name in report.rows and not args.overwrite:
+            continue
+        row = measured(_select_one_class, n, greedy, fraction, args.runs if n <= 10_000 else 1)
+        row |= {"n": n, "greedy": greedy, "fraction": fraction}
+        print(
+            f"  {name}: {row['median']:.1f} s, {row['peak_bytes'] / 2**30:.2f} GiB, L = {row['cost']:.6g}", flush=True
+        )
+        report.add(name, row)
+    rows = sorted(report.rows.values(), key=lambda row: (row["n"], GREEDY.index(row["greedy"])))
+    exact = {row["n"]: row for row in rows if row["greedy"] == "exact"}
+    table = []
+    for row in rows:
+        error = f" ± {row['cost_error']:.3g} (estimate)" if row["cost_error"] else ""
+        known = exact.get(row["n"])
+        above = "" if known is None else f"{100 * (row['cost'] / known['cost'] - 1):+.2f}%"
+        bound = f"{row['bound']:.6g}" if row["bound"] else ""
+        table.append([f"{row['n']:,}", f"{100 * row['fraction']:g}%", row["greedy"], f"{row['median']:.1f}"])
+        table[-1] += [f"{row['peak_bytes'] / 2**30:.2f}", f"{row['cost']:.6g}{error}", above, bound]
+    exponents = _scale_figure(list(exact.values()), folder) if len(exact) > 1 else ""
+    text = (
+        "LCMat-S (ρ = 0.1) from one class of made-up signals, 512 features, 10 outputs, K = 100, with `--memory 4GB`: "
+        f"median of {args.runs} runs up to 10,000 samples, one run beyond. Peak memory of a process of its own, the "
+        f"signals (2 KB each) included. L is the cost (Eq. 11), with a bound below which no selection lies.{exponents} "
+        "Targets: 100,000 exact within 30 minutes, a million within 60, each in 4 GB.\n\n"
+        f"`python -m lcmat benchmark scale{' --whole' * any(row['n'] == MILLION for row in rows)}`"
+    )
+    header = ["Samples", "Chosen", "Greedy", "Seconds", "Peak memory (GiB)", "L", "Above exact", "L(OPT) ≥"]
+    return report.write_table("One large class", text, header, table)
+
+
+def _select_one_class(n: int, greedy: str, fraction: float, runs: int) -> tuple[list[float], dict]:
+    signals = one_class(n, 512, 10)
+    found = []
+
+    def work() -> None:
+        found.append(methods.select(signals, "LCMat-S", fraction=fraction, greedy=greedy, memory=MEMORY))
+
+    seconds = timed(work, runs)
+    return seconds, {"cost": found[0].cost, "cost_error": found[0].cost_error, "bound": found[0].bound}
+
+
+def _scale_figure(rows: list[dict], folder: Path) -> str:
+    """Draw time and memory against the size, and return a sentence with the exponents."""
+    n = [row["n"] for row in rows]
+    series = {"seconds": [row["median"] for row in rows], "peak memory (GiB)": [r["peak_bytes"] / 2**30 for r in rows]}
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axis, (name, values) in zip(axes, series.items(), strict=True):
+        axis.loglog(n, values, "o-", color="tab:blue")
+        axis.set_xlabel("samples of the class")
+        axis.set_ylabel(name)
+        axis.set_xticks(n, [f"{size // 1000}k" for size in n])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_title("Exact LCMat-S, 1% of one class", fontsize=10)
+    axes[1].set_title("limit on distances held: 4 GB", fontsize=10)
+    save_figure(figure, folder, "scale")
+    exponent = np.polyfit(np.log(n), np.log(series["seconds"]), 1)[0]
+    return f" Time grows as n^{exponent:.2f} for the exact greedy ([figure](scale.png))."
+
+
+BENCHMARKS = {"selection": _selection, "lcmat": _lcmat, "greedy": _greedy, "imagenet": _imagenet, "scale": _scale}
+ON_REAL_SIGNALS = ("lcmat", "greedy")
