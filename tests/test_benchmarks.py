@@ -11,6 +11,7 @@ import methods
 from lcmat import benchmarks
 from lcmat.benchmarks import Report, measured, synthetic_signals, timed
 from lcmat.commands import benchmark
+from lcmat.commands.benchmark import selecting
 from lcmat.options import run_command_line
 
 SMALL = ["--samples", "300", "--features", "8", "--classes", "3", "--runs", "2"]
@@ -63,7 +64,7 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
         asked.append(name)
         return {"seconds": [1.0, 3.0], "median": 2.0, "peak_bytes": 2**30}
 
-    monkeypatch.setattr(benchmark.selecting, "measured", counted)
+    monkeypatch.setattr(selecting, "measured", counted)
     call = [*SMALL, "--save_path", str(tmp_path), "selection"]
     assert run_command_line(benchmark.main, call) == 0
     on_signals = {name for name in methods.names() if methods.get(name).needs and not methods.get(name).needs_context}

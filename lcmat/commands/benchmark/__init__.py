@@ -5,19 +5,20 @@ python -m lcmat benchmark [NAME …]: what is measured already, under the same s
 
 from pathlib import Path
 
-from lcmat.commands.benchmark import selecting, training
 from lcmat.errors import UserError, lookup
 from lcmat.files import check_writable
 from lcmat.options import SWITCH, Parser
 
-BENCHMARKS = selecting.BENCHMARKS | training.BENCHMARKS
-
 
 def main(argv: list[str]) -> int:
     """Run the benchmarks named, or all."""
+    # Here, since processes whose memory is measured come through this file, too.
+    from lcmat.commands.benchmark import selecting, training
+
+    benchmarks = selecting.BENCHMARKS | training.BENCHMARKS
     parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"which of {', '.join(BENCHMARKS)} (default: all)")
+    add("names", nargs="*", metavar="NAME", help=f"which of {', '.join(benchmarks)} (default: all)")
     add("--save_path", default="result", metavar="DIR", help="folder whose benchmarks/ is written")
     add("--runs", type=int, default=3, metavar="N", help="runs of each measurement; the median counts")
     add("--data_path", default="data", metavar="DIR", help="where CIFAR-10 is")
@@ -40,12 +41,12 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no such file: {args.pretrained} (--pretrained)")
     folder = Path(args.save_path) / "benchmarks"
     check_writable(folder)
-    chosen = dict.fromkeys(lookup("benchmark", name, BENCHMARKS) for name in args.names or BENCHMARKS)
+    chosen = dict.fromkeys(lookup("benchmark", name, benchmarks) for name in args.names or benchmarks)
     for name in chosen:
         if name in selecting.ON_REAL_SIGNALS and args.pretrained is None:
             if args.names:
                 raise UserError(f"the benchmark {name} takes real signals: give --pretrained FILE and --data_path DIR")
             print(f"{name}: left out; it takes real signals: give --pretrained FILE and --data_path DIR")
             continue
-        print(f"{name}: {BENCHMARKS[name](args, folder)}", flush=True)
+        print(f"{name}: {benchmarks[name](args, folder)}", flush=True)
     return 0

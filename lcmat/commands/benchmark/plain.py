@@ -1,19 +1,15 @@
-"""What is measured against: the plain formulations, as such code is usually written. Slow on purpose."""
-
-import time
+"""What is measured against: the plain formulation of LCMat-S, as released code of this kind writes it."""
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 
 def select(
     features: np.ndarray, logits: np.ndarray, labels: np.ndarray, budget: int, rho: float = 0.1, K: int = 100
 ) -> list[int]:
-    """LCMat-S by naive greedy over a full similarity matrix, the L1 distance by broadcasting to n × n × K (float32)."""
+    """LCMat-S by naive greedy over a full similarity matrix, the L1 distance by broadcasting to n × n × K (float32).
+
+    At each step the gains of all samples left, Σ_i max(0, s_ij − max_{k∈S} s_ik), from their part of the matrix.
+    """
     exponentials = np.exp(logits - logits.max(1, keepdims=True))
     p = exponentials / exponentials.sum(1, keepdims=True)
     h = np.concatenate([features, np.ones((len(features), 1), features.dtype)], 1)
@@ -26,51 +22,8 @@ def select(
     similarity = distances.max() - distances
     covered, chosen = np.zeros(len(h), similarity.dtype), []
     for _ in range(budget):
-        gains = np.maximum(similarity, covered).sum(1) - covered.sum()
-        gains[chosen] = -np.inf
-        chosen.append(int(gains.argmax()))
+        left = np.setdiff1d(np.arange(len(h)), chosen)
+        gains = np.maximum(0, similarity[np.ix_(np.arange(len(h)), left)] - covered[:, None]).sum(0)
+        chosen.append(int(left[gains.argmax()]))
         covered = np.maximum(covered, similarity[chosen[-1]])
     return chosen
-
-
-class Images(Dataset):
-    """Images one by one, each through torchvision's transforms."""
-
-    def __init__(self, images: torch.Tensor, labels: torch.Tensor, train: bool, mean: tuple, std: tuple) -> None:
-        """Take uint8 images (n, c, h, w)."""
-        self.images = [transforms.functional.to_pil_image(image) for image in images]
-        self.labels = labels.tolist()
-        usual = [transforms.ToTensor(), transforms.Normalize(mean, std)]
-        augmented = [transforms.RandomCrop(32, padding=4, padding_mode="reflect"), transforms.RandomHorizontalFlip()]
-        self.transform = transforms.Compose(augmented * train + usual)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        """Return an image and its label."""
-        return self.transform(self.images[index]), self.labels[index]
-
-
-def train(network: nn.Module, images: Images, epochs: int, batch: int, test: Images | None = None) -> float:
-    """Train in float32 with NCHW tensors from a DataLoader, test at the end; return the seconds."""
-    loader = DataLoader(images, batch, shuffle=True)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    started = time.perf_counter()
-    network.train()
-    for _ in range(epochs):
-        for inputs, labels in loader:
-            optimizer.zero_grad()
-            F.cross_entropy(network(inputs), labels).backward()
-            optimizer.step()
-    if test is not None:
-        evaluate(network, test)
-    return time.perf_counter() - started
-
-
-@torch.no_grad()
-def evaluate(network: nn.Module, images: Images) -> float:
-    """Return the accuracy in per cent."""
-    network.eval()
-    correct = sum(int((network(x).argmax(1) == y).sum()) for x, y in DataLoader(images, 128))
-    return 100 * correct / len(images)

@@ -4,7 +4,6 @@ import json
 import math
 import statistics
 import subprocess
-import time
 import venv
 from pathlib import Path
 
@@ -15,15 +14,14 @@ import torch
 import methods
 import nets
 from lcmat import data
-from lcmat.benchmarks import Report, measured, one_class, synthetic_signals, timed
-from lcmat.commands.benchmark import others, plain
+from lcmat.benchmarks import Report, measured
+from lcmat.commands.benchmark import others, work
 from lcmat.curvature import LossCurvatureDistance
 from lcmat.errors import UserError
-from lcmat.facility_location import Matrix, facility_location, hold
+from lcmat.facility_location import hold
 from lcmat.figures import save_figure
-from lcmat.files import load_tensors, save_tensors, sha256_of
+from lcmat.files import save_tensors, sha256_of
 from lcmat.networks import load_weights, take_signals
-from lcmat.signals import Signals
 from lcmat.training import Compute
 
 matplotlib.use("Agg")
@@ -32,11 +30,8 @@ import matplotlib.pyplot as plt
 # Cuts of a class that the plain formulation is measured on; a class of CIFAR-10 has 5,000 images.
 CUTS = (1250, 2500)
 OTHERS = {"apricot": "apricot-select", "submodlib": "submodlib-py"}
-# ImageNet: images, classes, features of a ResNet-50.
-IMAGES, CLASSES, FEATURES = 1_281_167, 1000, 2048
 SIZES = [5_000, 10_000, 20_000, 50_000, 100_000]
 MILLION = 1_000_000
-MEMORY = "4GB"
 GREEDY = ("exact", "stochastic", "partition")
 
 
@@ -49,7 +44,7 @@ def _selection(args, folder: Path) -> Path:
         if method.needs_context or not method.needs or (method.name in report.rows and not args.overwrite):
             continue
         print(f"  {method.name} …", end=" ", flush=True)
-        row = measured(_select, method.name, setting)
+        row = measured(work.one_method, method.name, setting)
         print(f"{row['median']:.1f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
         report.add(method.name, row)
     command = " ".join(["python -m lcmat benchmark selection", *_differing(setting)])
@@ -75,14 +70,6 @@ def _differing(setting: dict[str, object]) -> list[str]:
     return [f"--{name} {value}" for name, value in setting.items() if value != usual[name]]
 
 
-def _select(name: str, setting: dict) -> list[float]:
-    """Select with one method; runs in a process of its own."""
-    signals = synthetic_signals(setting["samples"], setting["features"], setting["classes"])
-    needs = methods.get(name).fields | {"features", "logits", "labels"}
-    signals = type(signals)(**{field: getattr(signals, field) for field in needs})
-    return timed(lambda: methods.select(signals, name, fraction=setting["fraction"]), setting["runs"])
-
-
 def _real_signals(args) -> Path:
     """Return the file of the signals of CIFAR-10's training images under the network given, taken once."""
     path = Path(args.cache_path) / "benchmarks" / f"signals-{sha256_of(Path(args.pretrained))[:12]}.pt"
@@ -97,23 +84,17 @@ def _real_signals(args) -> Path:
     return path
 
 
-def _load(path: Path, count: int | None = None) -> Signals:
-    """Return the signals in a file; with a count, those of the first so many samples of class 0."""
-    signals = Signals(**load_tensors(path))
-    return signals if count is None else signals[(signals.labels == 0).nonzero()[:count, 0]]
-
-
 def _lcmat(args, folder: Path) -> Path:
     """Measure LCMat-S on real signals against the plain formulation."""
     path = _real_signals(args)
     report = Report(folder / "lcmat.json", {"runs": args.runs, "signals": path.stem})
-    for name, work, argument in [
-        ("LCMat", _select_all, None),
-        *((f"plain {cut}", _select_plainly, cut) for cut in CUTS),
-        *((f"LCMat {cut}", _select_cut, cut) for cut in CUTS),
+    for name, function, argument in [
+        ("LCMat", work.cifar10, None),
+        *((f"plain {cut}", work.plainly, cut) for cut in CUTS),
+        *((f"LCMat {cut}", work.one_cut, cut) for cut in CUTS),
     ]:
         if name not in report.rows or args.overwrite:
-            row = measured(work, path, argument, args.runs)
+            row = measured(function, path, argument, args.runs)
             print(f"  {name}: {row['median']:.2f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
             report.add(name, row)
     rows, (small, large) = report.rows, (report.rows[f"plain {cut}"] for cut in CUTS)
@@ -121,7 +102,7 @@ def _lcmat(args, folder: Path) -> Path:
     whole = 10 * large["median"] * (5000 / CUTS[1]) ** exponent
     growth = (large["peak_bytes"] - small["peak_bytes"]) / (CUTS[1] ** 2 - CUTS[0] ** 2)
     peak = large["peak_bytes"] + growth * (5000**2 - CUTS[1] ** 2)
-    ours = rows["LCMat"]
+    ours, base = rows["LCMat"], rows["LCMat"]["before"]
     text = (
         "LCMat-S (ρ = 0.1, K = 100), 10% of each class, on the signals of CIFAR-10's 50,000 training images under a "
         "ResNet-18 (512 features) after ten epochs. The plain formulation (`lcmat/commands/benchmark/plain.py`: naive "
@@ -129,7 +110,8 @@ def _lcmat(args, folder: Path) -> Path:
         f"class 0, and extrapolated from there: seconds by the exponent {exponent:.2f} that the two cuts show, memory "
         f"in n². Median of {args.runs} runs; peak memory of a process of its own, libraries and all signals included. "
         f"Targets: 100 times as fast, a twentieth of the memory. Found: **{whole / ours['median']:.0f} times as fast, "
-        f"1/{peak / ours['peak_bytes']:.0f} of the memory**. The picks of both on the larger cut: "
+        f"1/{peak / ours['peak_bytes']:.1f} of the memory** (1/{(peak - base) / (ours['peak_bytes'] - base):.0f} beyond "
+        f"the {base / 2**30:.2f} GiB that libraries and signals take in both). The picks of both on the larger cut: "
         f"{_agreement(rows[f'LCMat {CUTS[1]}']['picks'], large['picks'])}.\n\n"
         "`python -m lcmat benchmark lcmat --data_path DIR --pretrained FILE`"
     )
@@ -152,54 +134,35 @@ def _agreement(picks: list[int], others: list[int]) -> str:
     return "the same, in the same order" if same == len(picks) else f"{shared} of {len(picks)} the same"
 
 
-def _select_all(path: Path, _: None, runs: int) -> list[float]:
-    signals = _load(path)
-    return timed(lambda: methods.select(signals, "LCMat-S", fraction=0.1), runs)
-
-
-def _select_cut(path: Path, cut: int, runs: int) -> tuple[list[float], dict]:
-    signals = _load(path, cut)
-    picks = methods.select(signals, "LCMat-S", fraction=0.1).indices.tolist()
-    return timed(lambda: methods.select(signals, "LCMat-S", fraction=0.1), runs), {"picks": picks}
-
-
-def _select_plainly(path: Path, cut: int, runs: int) -> tuple[list[float], dict]:
-    signals = _load(path, cut)
-    arrays = [getattr(signals, name).numpy() for name in ("features", "logits", "labels")]
-    found = []
-    seconds = timed(lambda: found.append(plain.select(*arrays, budget=cut // 10)), runs)
-    return seconds, {"picks": found[0]}
-
-
 def _greedy(args, folder: Path) -> Path:
     """Measure the greedy alone, on one similarity matrix, against apricot and submodlib."""
     path = _real_signals(args)
     report = Report(folder / "greedy.json", {"runs": args.runs, "signals": path.stem})
-    runs = 2 * args.runs + 1
     if len(report.rows) < 1 + len(OTHERS) or args.overwrite:
         scratch = Path(args.cache_path) / "benchmarks"
         python, file = _environment(scratch / "libraries"), scratch / "similarity.npy"
-        distances = hold(LossCurvatureDistance(_load(path, 5000), 0.1)).values
+        distances = hold(LossCurvatureDistance(work.load(path, 5000), 0.1)).values
         similarity = (distances.max() - distances).numpy()
         np.save(file, similarity)
         budget = len(similarity) // 10
+        words = [python, others.__file__, file, budget, 3]
+        rows: dict[str, dict] = {}
         try:
-            row = measured(_greedy_ours, file, budget, runs)
-            report.add("LCMat", row | {"cost": float(distances[row["picks"]].amin(0).sum())})
-            for library in OTHERS:
-                words = [python, others.__file__, library, file, budget, runs]
-                done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
-                if done.returncode:
-                    raise UserError(f"{library} failed: {done.stderr.strip().splitlines()[-1]}")
-                row = json.loads(done.stdout.splitlines()[-1])
-                report.add(library, row | {"cost": float(distances[row["picks"]].amin(0).sum())})
+            for _ in range(args.runs):  # in turn: the machine's speed varies from minute to minute
+                for name in ("LCMat", *OTHERS):
+                    row = measured(work.greedy_alone, file, budget, 3) if name == "LCMat" else _library(name, words)
+                    earlier = rows.setdefault(name, {**row, "seconds": [], "made": []})
+                    rows[name] = row | {key: [*earlier[key], *row[key]] for key in ("seconds", "made")}
         finally:
             file.unlink(missing_ok=True)
+        for name, row in rows.items():
+            cost = float(distances[row["picks"]].amin(0).sum())
+            report.add(name, row | {"cost": cost, "median": statistics.median(row["seconds"])})
     ours = report.rows["LCMat"]
-    fastest = min(statistics.median(report.rows[name]["seconds"]) for name in OTHERS)
+    fastest = min(report.rows[name]["median"] for name in OTHERS)
     table = []
     for name, row in report.rows.items():
-        seconds, made = statistics.median(row["seconds"]), statistics.median(row["made"])
+        seconds, made = row["median"], statistics.median(row["made"])
         label = "this library" if name == "LCMat" else f"{OTHERS[name]} {row['version']}"
         span = f"{min(row['seconds']):.3f}–{max(row['seconds']):.3f}"
         agreement = "" if name == "LCMat" else _agreement(ours["picks"], row["picks"])
@@ -207,9 +170,9 @@ def _greedy(args, folder: Path) -> Path:
         table[-1] += [f"{row['cost']:.8g}", agreement]
     text = (
         "Greedy facility location on one similarity matrix in memory: class 0 of CIFAR-10, n = 5,000, 500 picks. Each "
-        f"library has first made its own object of the matrix (the column beside; ours: distances). Median of {runs} "
-        "runs. apricot: two-stage, submodlib: LazyGreedy. Where picks differ at the same cost L, another of several "
-        "equal samples was taken. Target: 10 times as fast as the faster of them; found: "
+        "library has first made its own object of the matrix (the column beside; ours: distances). Median of "
+        f"{3 * args.runs} runs, in turn. apricot: two-stage, submodlib: LazyGreedy. Where picks differ at one "
+        "cost L, another of several equal samples was taken. Target: 10 times as fast as the faster of them; found: "
         f"**{fastest / ours['median']:.1f} times**.\n\n"
         "`python -m lcmat benchmark greedy --data_path DIR --pretrained FILE` (installs both into a temporary place)"
     )
@@ -217,17 +180,12 @@ def _greedy(args, folder: Path) -> Path:
     return report.write_table("Greedy alone", text, header, table)
 
 
-def _greedy_ours(path: Path, budget: int, runs: int) -> tuple[list[float], dict]:
-    similarity = torch.from_numpy(np.load(path))
-    matrix = None
-
-    def make() -> None:
-        nonlocal matrix
-        matrix = Matrix(similarity.max() - similarity)
-
-    made = timed(make, runs)
-    picks = facility_location(matrix, budget).indices.tolist()
-    return timed(lambda: facility_location(matrix, budget), runs), {"made": made, "picks": picks}
+def _library(name: str, words: list[object]) -> dict:
+    """Run others.py with one library in the environment that has it."""
+    done = subprocess.run([str(word) for word in (*words[:2], name, *words[2:])], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _environment(folder: Path) -> Path:
@@ -247,10 +205,10 @@ def _environment(folder: Path) -> Path:
 def _imagenet(args, folder: Path) -> Path:
     """Measure selection on made-up signals of ImageNet's shape, made class by class."""
     report = Report(folder / "imagenet.json", {"fraction": 0.01})
-    for name, classes in [("a tenth", CLASSES // 10), ("all", CLASSES)]:
+    for name, classes in [("a tenth", work.CLASSES // 10), ("all", work.CLASSES)]:
         if (name in report.rows and not args.overwrite) or (name == "all" and not args.whole):
             continue
-        row = measured(_select_imagenet, classes)
+        row = measured(work.imagenet, classes)
         print(f"  {name}: {row['median']:.0f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
         report.add(name, row)
     table = []
@@ -258,30 +216,13 @@ def _imagenet(args, folder: Path) -> Path:
         table.append([f"{row[name]:,}" for name in ("classes", "samples", "picks")] + [f"{row['median']:.0f}"])
         table[-1] += [f"{1000 * row['median'] / row['classes']:.0f}", f"{row['peak_bytes'] / 2**30:.2f}"]
     text = (
-        f"LCMat-S, 1% of each class, on signals of ImageNet's shape: {IMAGES:,} samples, {CLASSES:,} classes, "
-        f"{FEATURES:,} features. Made up class by class, as they would be read from a disk (not timed). One run. "
-        "Target for all: 15 minutes and 8 GB.\n\n"
+        f"LCMat-S, 1% of each class, on signals of ImageNet's shape: {work.IMAGES:,} samples, {work.CLASSES:,} "
+        f"classes, {work.FEATURES:,} features. Made up class by class, as they would be read from a disk (not timed). "
+        "One run. Target for all: 15 minutes and 8 GB.\n\n"
         f"`python -m lcmat benchmark imagenet{' --whole' * ('all' in report.rows)}`"
     )
     header = ["Classes", "Samples", "Picks", "Seconds", "ms a class", "Peak memory (GiB)"]
     return report.write_table("ImageNet's shape", text, header, table)
-
-
-def _select_imagenet(classes: int) -> tuple[list[float], dict]:
-    draw = torch.Generator().manual_seed(0)
-    weights = torch.randn(FEATURES, CLASSES, generator=draw) / FEATURES**0.5
-    seconds, samples, picks = 0.0, 0, 0
-    for label in range(classes):
-        count = IMAGES // CLASSES + (label < IMAGES % CLASSES)
-        h = torch.relu(0.5 * torch.randn(count, FEATURES, generator=draw) + 0.3 * weights[:, label] * FEATURES**0.5)
-        logits = 4 * (h - h.mean(0)) @ weights
-        logits[:, label] += 4
-        signals = Signals(h, logits, torch.full((count,), label))
-        started = time.perf_counter()
-        picks += len(methods.select(signals, "LCMat-S", fraction=0.01))
-        seconds += time.perf_counter() - started
-        samples += count
-    return [round(seconds, 2)], {"classes": classes, "samples": samples, "picks": picks}
 
 
 def _scale(args, folder: Path) -> Path:
@@ -294,7 +235,7 @@ def _scale(args, folder: Path) -> Path:
         name = f"{n} {greedy}"
         if name in report.rows and not args.overwrite:
             continue
-        row = measured(_select_one_class, n, greedy, fraction, args.runs if n <= 10_000 else 1)
+        row = measured(work.large_class, n, greedy, fraction, args.runs if n <= 10_000 else 1)
         row |= {"n": n, "greedy": greedy, "fraction": fraction}
         print(
             f"  {name}: {row['median']:.1f} s, {row['peak_bytes'] / 2**30:.2f} GiB, L = {row['cost']:.6g}", flush=True
@@ -320,17 +261,6 @@ def _scale(args, folder: Path) -> Path:
     )
     header = ["Samples", "Chosen", "Greedy", "Seconds", "Peak memory (GiB)", "L", "Above exact", "L(OPT) ≥"]
     return report.write_table("One large class", text, header, table)
-
-
-def _select_one_class(n: int, greedy: str, fraction: float, runs: int) -> tuple[list[float], dict]:
-    signals = one_class(n, 512, 10)
-    found = []
-
-    def work() -> None:
-        found.append(methods.select(signals, "LCMat-S", fraction=fraction, greedy=greedy, memory=MEMORY))
-
-    seconds = timed(work, runs)
-    return seconds, {"cost": found[0].cost, "cost_error": found[0].cost_error, "bound": found[0].bound}
 
 
 def _scale_figure(rows: list[dict], folder: Path) -> str:

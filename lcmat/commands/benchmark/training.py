@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nets
 from lcmat import data
 from lcmat.benchmarks import Report
-from lcmat.commands.benchmark import plain
+from lcmat.commands.benchmark import plain_loop
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.hardware import choose_precision, make_repeatable
 from lcmat.networks import take_signals
@@ -85,14 +85,14 @@ def _step(args, folder: Path) -> Path:
         dataset, compute = _cifar10(args)
         precision = choose_precision("auto", CPU)
         split = dataset.train.take(torch.arange(images))
-        usual = plain.Images(split.images, split.labels, True, dataset.mean, dataset.std)
+        usual = plain_loop.Images(split.images, split.labels, True, dataset.mean, dataset.std)
         recipe = Recipe(epochs=1, augmentation="crop_flip")
         compute = Compute(CPU, precision, dataset.mean, dataset.std)
         train(_network(), split.take(torch.arange(256)), recipe, compute, seed=0)  # the first steps set things up
         ours, theirs, peak = [], [], []
         for run in range(args.runs):
             ours.append(images / train(_network(), split, recipe, compute, seed=0).seconds)
-            theirs.append(images / plain.train(_network(), usual, 1, 128))
+            theirs.append(images / plain_loop.train(_network(), usual, 1, 128))
             peak.append(_peak(precision))
             print(f"  run {run + 1}: {ours[-1]:.1f} images/s, the plain loop {theirs[-1]:.1f}", flush=True)
         for name, values in (("LCMat", ours), ("plain loop", theirs), ("peak", peak)):
@@ -145,10 +145,10 @@ def _run(args, folder: Path) -> Path:
         chosen = torch.cat([(dataset.train.labels == c).nonzero()[:5, 0] for c in range(10)])
         split, test = dataset.train.take(chosen), dataset.test.take(torch.arange(min(tested, len(dataset.test))))
         few, all_ = (
-            plain.Images(part.images, part.labels, train, dataset.mean, dataset.std)
+            plain_loop.Images(part.images, part.labels, train, dataset.mean, dataset.std)
             for part, train in ((split, True), (test, False))
         )
-        seconds = plain.train(_network(), few, PLAIN_EPOCHS, 128, all_)
+        seconds = plain_loop.train(_network(), few, PLAIN_EPOCHS, 128, all_)
         report.add("plain loop", {"seconds": round(seconds, 2), "epochs": PLAIN_EPOCHS})
         print(f"  plain loop, {PLAIN_EPOCHS} epochs and a test: {seconds:.1f} s", flush=True)
         recipe = Recipe(epochs=EPOCHS, augmentation="crop_flip")
