@@ -110,9 +110,9 @@ def _lcmat(args, folder: Path) -> Path:
         f"class 0, and extrapolated from there: seconds by the exponent {exponent:.2f} that the two cuts show, memory "
         f"in n². Median of {args.runs} runs; peak memory of a process of its own, libraries and all signals included. "
         f"Targets: 100 times as fast, a twentieth of the memory. Found: **{whole / ours['median']:.0f} times as fast, "
-        f"1/{peak / ours['peak_bytes']:.1f} of the memory** (1/{(peak - base) / (ours['peak_bytes'] - base):.0f} beyond "
-        f"the {base / 2**30:.2f} GiB that libraries and signals take in both). The picks of both on the larger cut: "
-        f"{_agreement(rows[f'LCMat {CUTS[1]}']['picks'], large['picks'])}.\n\n"
+        f"1/{peak / ours['peak_bytes']:.1f} of the memory** (beyond the {base / 2**30:.2f} GiB that libraries and "
+        f"signals take in both: 1/{(peak - base) / (ours['peak_bytes'] - base):.0f}). The picks of both on the larger "
+        f"cut: {_agreement(rows[f'LCMat {CUTS[1]}']['picks'], large['picks'])}.\n\n"
         "`python -m lcmat benchmark lcmat --data_path DIR --pretrained FILE`"
     )
     table = [_timed_row("this library, all of CIFAR-10", ours)]
