@@ -75,7 +75,8 @@ def cover(
 
     rows: over how many samples gains are taken, by default max(20,000, 5 · budget); parts: see `partition`.
     """
-    if lookup("greedy", greedy, GREEDY) == "exact":
+    greedy = lookup("greedy", greedy, GREEDY)
+    if greedy == "exact":
         return facility_location(distance, budget)
     check_budget(budget, len(distance))
     rows = min(len(distance), rows or max(SAMPLED_ROWS, ROWS_FOR_EACH_PICK * budget))

@@ -71,8 +71,13 @@ class RepresentativeDistance:
         self.kept = None
         n = len(self)
         if keep and memory.fits(n * width * 8, memory.OF_VECTORS, self.device):
-            parts = [self._form(slice(start, start + self.most)) for start in range(0, n, self.most)]
-            self.kept = tuple(torch.cat(vectors) for vectors in zip(*parts, strict=True))
+            for start in range(0, n, self.most):
+                formed = self._form(slice(start, start + self.most))
+                if start == 0:
+                    kept = tuple(vectors.new_empty(n, *vectors.shape[1:]) for vectors in formed)
+                for whole, vectors in zip(kept, formed, strict=True):
+                    whole[start : start + self.most] = vectors
+            self.kept = kept
 
     def __len__(self) -> int:
         return len(self.representative)

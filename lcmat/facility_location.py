@@ -121,9 +121,9 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     n = len(distance)
     check_budget(budget, n)
     distance = hold(distance)
-    cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+    cover, upper = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
     # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
-    left = float(gains.topk(budget).values.clamp(min=0).sum())
+    left = float(upper.topk(budget).values.clamp(min=0).sum())
     return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
 
 
@@ -152,6 +152,14 @@ def incremental_greedy(
     """
     if not math.isfinite(largest):
         raise UserError(NOT_FINITE)
+    picks, costs, moves, upper = _loop(clients, candidates, sums, largest, budget, own)
+    costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
+    return Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters(moves)), upper
+
+
+@torch.inference_mode()  # small operations cost less
+def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], list[float], list[Tensor], Tensor]:
+    """Return the picks, the cost before and after each, the clients that each took, and bounds of the gains left."""
     n, step = len(clients), _rows_at_once(clients, len(sums))
     look_up = _reader(clients, step)
     current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
@@ -184,9 +192,7 @@ def incremental_greedy(
         picks.append(pick)
         costs.append(float(current.sum()))
         moves.append(closer)
-    costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
-    cover = Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters(moves))
-    return cover, gains + slack
+    return picks, costs, moves, gains + slack
 
 
 def _reader(distance: Clients, step: int) -> Callable[[Tensor], Tensor]:

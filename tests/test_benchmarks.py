@@ -9,9 +9,9 @@ import torch
 
 import methods
 from lcmat import benchmarks
-from lcmat.benchmarks import Report, measured, synthetic_signals, timed
+from lcmat.benchmarks import Report, measured, one_class, synthetic_signals, timed
 from lcmat.commands import benchmark
-from lcmat.commands.benchmark import selecting
+from lcmat.commands.benchmark import plain, selecting, work
 from lcmat.options import run_command_line
 
 SMALL = ["--samples", "300", "--features", "8", "--classes", "3", "--runs", "2"]
@@ -103,3 +103,92 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture, words: list[st
 def test_machine_names_changed_code() -> None:
     environment = Report(Path("nowhere"), {}).environment | {"git_commit": "0123456789abcdef+changes"}
     assert "commit 0123456789ab with changes" in benchmarks.machine(environment)
+
+
+# ---- selection against plain formulations ---------------------------------------------------------------------------
+
+
+def test_the_plain_formulation_selects_the_same() -> None:
+    """In float64: in float32, as it is measured, it breaks ties by rounding."""
+    signals = synthetic_signals(60, 8, 3)
+    signals = signals[signals.labels == 0]
+    arrays = [signals.features.double().numpy(), signals.logits.double().numpy(), signals.labels.numpy()]
+    expected = methods.select(signals, "LCMat-S", budget=6, K=10).indices.tolist()
+    assert plain.select(*arrays, budget=6, K=10) == expected
+
+
+def test_one_class_is_repeatable_and_holds_one_class() -> None:
+    signals, again = one_class(300, 16, 5), one_class(300, 16, 5)
+    assert torch.equal(signals.features, again.features)
+    assert torch.equal(signals.logits, again.logits)
+    assert set(signals.labels.tolist()) == {0}
+    accuracy = float((signals.logits.argmax(1) == 0).float().mean())
+    assert 0.3 < accuracy < 1
+
+
+@pytest.mark.parametrize("greedy", ["exact", "stochastic", "partition"])
+def test_a_large_class_is_measured(greedy: str) -> None:
+    seconds, facts = work.large_class(200, greedy, 0.1, 2)
+    assert len(seconds) == 2
+    assert facts["cost"] > 0
+    assert (facts["bound"] is not None) == (greedy == "exact")
+
+
+def fake(rows: dict[str, dict]) -> Callable:
+    """Stands for `measured`: looks the row up by the arguments that tell it."""
+
+    def measured(function: Callable, *arguments: object) -> dict:
+        key = " ".join(str(argument) for argument in (function.__name__, *arguments[:2]) if argument is not None)
+        return next(row for name, row in rows.items() if key.endswith(name))
+
+    return measured
+
+
+def row(seconds: float, gigabytes: float, **facts: object) -> dict:
+    """A measurement."""
+    return {"seconds": [seconds], "median": seconds, "peak_bytes": int(gigabytes * 2**30), **facts}
+
+
+def test_large_classes_are_tabulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = {"cost_error": 0.0, "bound": None}
+    rows = {
+        "1000 exact": row(1, 1, cost=200.0, cost_error=0.0, bound=150.0),
+        "1000 stochastic": row(2, 1, cost=202.0, **cost),
+        "1000 partition": row(3, 1, cost=201.0, **cost),
+        "10000 exact": row(100, 2, cost=2000.0, cost_error=0.0, bound=1500.0),
+        "10000 stochastic": row(20, 2, cost=2040.0, cost_error=4.0, bound=None),
+        "10000 partition": row(30, 2, cost=2010.0, **cost),
+    }
+    monkeypatch.setattr(selecting, "measured", fake(rows))
+    words = ["scale", "--sizes", "1000", "10000", "--save_path", str(tmp_path)]
+    assert run_command_line(benchmark.main, words) == 0
+    text = (tmp_path / "benchmarks" / "scale.md").read_text()
+    assert "n^2.00" in text
+    assert "+1.00%" in text
+    assert "2040 ± 4 (estimate)" in text
+    assert (tmp_path / "benchmarks" / "scale.png").stat().st_size > 10_000
+
+
+def test_the_plain_formulation_is_extrapolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times that grow as n² and memory of 1 GiB and n²: by hand, 4 · 20 s · 10 classes, and 1 + 4 · 4 GiB."""
+    rows = {
+        "plainly x.pt 1250": row(5, 2, picks=[1, 2]),
+        "plainly x.pt 2500": row(20, 5, picks=[1, 2]),
+        "one_cut x.pt 1250": row(1, 1, picks=[1, 2]),
+        "one_cut x.pt 2500": row(1, 1, picks=[2, 1]),
+        "cifar10 x.pt": row(4, 1, before=2**29),
+    }
+    monkeypatch.setattr(selecting, "measured", fake(rows))
+    monkeypatch.setattr(selecting, "_real_signals", lambda args: Path("x.pt"))
+    (tmp_path / "net.pt").touch()
+    words = ["lcmat", "--pretrained", str(tmp_path / "net.pt"), "--save_path", str(tmp_path)]
+    assert run_command_line(benchmark.main, words) == 0
+    text = (tmp_path / "benchmarks" / "lcmat.md").read_text()
+    assert "**200 times as fast, 1/17.0 of the memory**" in text
+    assert "2 of 2 the same" in text
+    assert "exponent 2.00" in text
+
+
+def test_real_signals_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run_command_line(benchmark.main, ["lcmat", "--save_path", str(tmp_path)]) == 2
+    assert "--pretrained" in capsys.readouterr().err
