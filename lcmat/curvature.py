@@ -151,6 +151,7 @@ def _variance_in_blocks(signals: Signals) -> Tensor:
     n, (classes, features) = len(signals), (signals.logits.shape[1], signals.features.shape[1])
     first = second = 0
     for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // (classes + features + 1))):
-        sums = _curvature_sums(*hessian_factors(signals[part]))
+        some = Signals(signals.features[part], signals.logits[part], signals.labels[part])
+        sums = _curvature_sums(*hessian_factors(some))
         first, second = first + sums[0], second + sums[1]
     return _variance(first, second, n)

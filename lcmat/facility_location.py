@@ -29,6 +29,9 @@ LEAST_ROWS = 64
 TIE = 1e-14
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
+# The share by which a distance may differ when it is formed anew: what is left of |x|² + |y|² − 2⟨x, y⟩ is known to
+# 1e-16 of these, and is at least 1e-6 of them (`distances.CANCELLATION`).
+FORMED_ANEW = 1e-10
 NOT_FINITE = "distances are not finite: the signals are too large; scale the features down"
 
 
@@ -121,9 +124,9 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     n = len(distance)
     check_budget(budget, n)
     distance = hold(distance)
-    cover, upper = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+    cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
     # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
-    left = float(upper.topk(budget).values.clamp(min=0).sum())
+    left = float(gains.topk(budget).values.clamp(min=0).sum())
     return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
 
 
@@ -148,30 +151,35 @@ def incremental_greedy(
     Incremental: a pick changes the gains of others only through the clients that are closer to it than to all earlier
     picks, so only their rows are looked at. That keeps every gain up to rounding; where rounding could decide between
     candidates, their gains are computed anew.
-    Returns a Cover of the clients, and upper bounds of the gains that are left (p,).
+    Returns a Cover of the clients, and the gains that are left (p,), −∞ for the picks.
     """
     if not math.isfinite(largest):
         raise UserError(NOT_FINITE)
-    picks, costs, moves, upper = _loop(clients, candidates, sums, largest, budget, own)
+    picks, costs, moves, gains = _loop(clients, candidates, sums, largest, budget, own)
     costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
-    return Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters(moves)), upper
+    return Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters(moves)), gains
 
 
 @torch.inference_mode()  # small operations cost less
 def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], list[float], list[Tensor], Tensor]:
-    """Return the picks, the cost before and after each, the clients that each took, and bounds of the gains left."""
-    n, step = len(clients), _rows_at_once(clients, len(sums))
+    """Return the picks, the cost before and after each, the clients that each took, and the gains left."""
+    n, step, held = len(clients), _rows_at_once(clients, len(sums)), isinstance(clients, Matrix)
     look_up = _reader(clients, step)
+
+    def slack_of(gains: Tensor, cost: float) -> Tensor:
+        # A gain is a sum of n terms and goes through at most n + budget subtractions before it is computed anew.
+        return (2 * n + budget) * ROUNDING * gains + (0 if held else FORMED_ANEW * cost)
+
     current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
     costs, picks, moves = [n * largest], [], []
-    # Sums of n terms are within n roundings of the exact ones, and gains go through at most n + budget more.
-    gains, slack = costs[0] - sums, torch.full_like(sums, 2 * n * ROUNDING * costs[0])
-    quiet = True if isinstance(clients, Matrix) else None  # slow only where distances are formed as needed
-    for number in tqdm(range(budget), desc="facility location", disable=quiet, leave=False):
-        if costs[-1] > 0:
-            pick = _best(gains, slack, TIE * costs[-1], step, functools.partial(_gains, candidates, current))
-        else:  # every client is covered: all candidates tie at no gain
-            pick = int((gains > -math.inf).nonzero()[0])
+    gains, slack = costs[0] - sums, slack_of(torch.full_like(sums, costs[0]), costs[0])
+    for number in tqdm(range(budget), desc="facility location", disable=held or None, leave=False):
+        anew = functools.partial(_gains, candidates, current)
+        pick = _best(gains, slack, costs[-1], step, anew, give_up_at=math.inf if held or not number else len(sums) // 8)
+        if pick is None:  # since the gains were computed, distances have become far smaller
+            gains = _all_gains(clients, current, step).masked_fill_(gains == -math.inf, -math.inf)
+            slack = slack_of(gains.clamp(min=0), costs[-1])
+            pick = _best(gains, slack, costs[-1], step, anew)
         row = candidates(slice(pick, pick + 1))[0]
         closer = row < current if number else torch.ones_like(row, dtype=torch.bool)
         if own:
@@ -184,15 +192,18 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
                 gains -= torch.sub(old, torch.maximum(rows, new, out=rows), out=rows).clamp_(min=0).sum(0)
             current = torch.minimum(current, row)
         else:
-            current, gains = row, torch.zeros_like(gains)
-            for part in _slices(n, step):
-                gains += (row[part, None] - clients.rows(part)).clamp_(min=0).sum(0)
-            slack = (2 * n + budget) * ROUNDING * gains
+            current, gains = row, _all_gains(clients, row, step)
+            slack = slack_of(gains, float(row.sum()))
         gains[pick] = -math.inf
         picks.append(pick)
         costs.append(float(current.sum()))
         moves.append(closer)
-    return picks, costs, moves, gains + slack
+    return picks, costs, moves, gains
+
+
+def _all_gains(clients: Clients, current: Tensor, step: int) -> Tensor:
+    """Return the gain of every candidate, given each client's distance to the nearest pick."""
+    return sum((current[part, None] - clients.rows(part)).clamp_(min=0).sum(0) for part in _slices(len(current), step))
 
 
 def _reader(distance: Clients, step: int) -> Callable[[Tensor], Tensor]:
@@ -209,13 +220,27 @@ def _gains(candidates: Callable[[Tensor], Tensor], current: Tensor, index: Tenso
     return torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)
 
 
-def _best(gains: Tensor, slack: Tensor, tie: float, step: int, anew: Callable[[Tensor], Tensor]) -> int:
-    """Return the candidate of largest gain, given gains within `slack` of the exact ones, and anew(index) for these."""
-    among = (gains + slack >= (gains - slack).max() - tie).nonzero()[:, 0]
+def _best(
+    gains: Tensor,
+    slack: Tensor,
+    cost: float,
+    step: int,
+    anew: Callable[[Tensor], Tensor],
+    give_up_at: float = math.inf,
+) -> int | None:
+    """Return the candidate of largest gain, given gains within `slack` of the exact ones, and anew(index) for these.
+
+    cost: what all gains together can take off. None if as many as `give_up_at` candidates would have to be looked at.
+    """
+    if cost == 0:  # every client is covered: all candidates tie at no gain
+        return int((gains > -math.inf).nonzero()[0])
+    among = (gains + slack >= (gains - slack).max() - TIE * cost).nonzero()[:, 0]
     if len(among) == 1:
         return int(among)
+    if len(among) >= give_up_at:
+        return None
     gains[among] = torch.cat([anew(part) for part in among.split(step)])
-    return int(among[gains[among] >= gains[among].max() - tie][0])
+    return int(among[gains[among] >= gains[among].max() - TIE * cost][0])
 
 
 def clusters(moves: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Tensor]:

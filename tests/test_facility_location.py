@@ -232,6 +232,31 @@ def test_the_size_of_blocks_changes_nothing(held: bool, elements: int, monkeypat
     assert bound > 0
 
 
+class Unsteady(OnDemand):
+    """Each time a distance is formed, it comes out a little different, as sums in another order do."""
+
+    draw = np.random.default_rng(0)
+
+    def rows(self, index: torch.Tensor | slice, start: int = 0) -> torch.Tensor:
+        """Return D[index, start:], each off by up to one part in 10¹²; 0 is 0."""
+        rows = super().rows(index, start)
+        return rows * (1 + 1e-12 * torch.from_numpy(self.draw.uniform(-1, 1, rows.shape)))
+
+
+@pytest.mark.parametrize("far", [1e2, 1e6, 1e9, 1e12])
+def test_rounding_of_distances_formed_anew_changes_no_pick(far: float) -> None:
+    """What rounding leaves of one point's huge distances is larger than the other points' gains."""
+    points = uniform(150, 3)
+    points[60] += far
+    D = plane(points)
+    with memory.limited(1):
+        picks = facility_location(Unsteady(D), 12).indices.numpy()
+    # As a share of the cost left: loose before the far point is chosen, and tight afterwards.
+    fault = oracles.greedy_fault(D, picks, oracles.twins(D), 1e-11)
+    assert fault is None, fault
+    assert 60 in picks[:2]
+
+
 def test_the_distance_is_left_as_it_was() -> None:
     D = torch.from_numpy(plane(uniform(30, 0)))
     before = D.clone()
