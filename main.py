@@ -8,14 +8,16 @@ python main.py --help
 import sys
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import methods
 import nets
 from lcmat import data, experiment, options, tables
-from lcmat.bench import Bench, Run, make_bench
+from lcmat.bench import Bench, Run, Settings, make_bench
 from lcmat.commands.tables import report
 from lcmat.errors import lookup
 from lcmat.hardware import choose_device, choose_precision
+from lcmat.signal_files import load_signals, select_to_files
 from lcmat.training import Compute
 
 
@@ -30,6 +32,8 @@ def main(argv: list[str]) -> int:
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
+    if args.signals:
+        return _select_from_signals(args, chosen, settings)
     columns = {name: getattr(args, name) for name in ("image_column", "label_column", "train_split", "test_split")}
     dataset = data.load(
         args.dataset,
@@ -51,6 +55,21 @@ def main(argv: list[str]) -> int:
     _, damaged = tables.write_tables(settings.save_path)
     report(damaged)
     print(f"\n{tables.accuracy_markdown(tables.accuracy_tables(done))}", end="")
+    return 0
+
+
+def _select_from_signals(args, chosen: list, settings: Settings) -> int:
+    """Select from a file of signals, without images, networks or training; write the indices."""
+    path = Path(args.signals)
+    signals = load_signals(path)
+    for run in _runs(args, chosen):
+        size = {"budget": run.budget} if run.fraction is None else {"fraction": run.fraction}
+        how = {"balanced": settings.balance, "seed": run.seed, **experiment.options_of(settings, run.method)}
+        subset, text = select_to_files(path, signals, run.method, size, how, settings.save_path, settings.memory)
+        cost = "" if subset.cost is None else f", L = {subset.cost:.6g}"
+        print(
+            f"{run.method.name}, seed {run.seed}: {len(subset):,} of {len(signals):,} samples{cost}: {text}", flush=True
+        )
     return 0
 
 

@@ -48,7 +48,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
         "fraction": run.budget / training_size if fraction is None else fraction,
         "budget": None if run.method.everything else run.budget,
         "balance": settings.balance,
-        "options": run.method.resolved(*head_size, _options_of(settings, run.method)),
+        "options": run.method.resolved(*head_size, options_of(settings, run.method)),
         "selection_network": selection_configuration(bench, run),
         "test_model": run.test_model or settings.model,
         "training": asdict(settings.recipe),
@@ -71,7 +71,8 @@ def check_options(settings: Settings, methods: list[Method], given: list[str]) -
             raise UserError(f"--option {key}: no such option{suggest(name, dict.fromkeys(known))}")
 
 
-def _options_of(settings: Settings, method: Method) -> dict[str, object]:
+def options_of(settings: Settings, method: Method) -> dict[str, object]:
+    """Return the options given that are the method's own, those by METHOD.NAME over those by NAME."""
     own = {name: value for name, value in settings.options.items() if name in method.options}
     for key, value in settings.options.items():
         owner, _, name = key.rpartition(".")

@@ -96,6 +96,11 @@ def _add_data(group) -> None:
     add = group.add_argument
     add("--dataset", default="CIFAR10", help="name, ImageFolder, or hf:NAME_OR_PATH")
     add("--data_path", default="data", metavar="DIR", help="folder of the data; looked in before downloading")
+    add(
+        "--signals",
+        metavar="FILE",
+        help="select from a .npz of features, logits and labels; write indices, no training",
+    )
     add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
     add("--augmentation", help="none, crop or crop_flip (default: the dataset's own)")
     add("--image_column", metavar="NAME", help="hf: the column of images (default: found)")

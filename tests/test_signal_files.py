@@ -1,0 +1,92 @@
+"""Selection from a file of signals: main.py --signals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import main
+import methods
+from lcmat.errors import UserError
+from lcmat.options import run_command_line
+from lcmat.selection import Subset
+from lcmat.signal_files import load_signals
+from tests.problems import random_problem
+
+
+def saved(path: Path, **more: np.ndarray) -> Path:
+    """A file of the signals of 60 samples in three classes."""
+    signals = random_problem(0, 60, 5, 3).signals
+    arrays = {name: getattr(signals, name).numpy() for name in ("features", "logits", "labels")}
+    np.savez(path, **{**arrays, **more})
+    return path
+
+
+def test_indices_are_those_of_select(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = saved(tmp_path / "mine.npz")
+    words = ["--signals", str(file), "--selection", "LCMat-S", "Uniform", "--fraction", "0.1", "0.2", "--seed", "3"]
+    words += ["--rho", "0.5", "--save_path", str(tmp_path / "out")]
+    assert run_command_line(main.main, words) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("of 60 samples") == 4
+    signals = load_signals(file)
+    for method, options in (("LCMat-S", {"rho": 0.5}), ("Uniform", {})):
+        for fraction in (0.1, 0.2):
+            expected = methods.select(signals, method, fraction=fraction, seed=3, **options)
+            (text,) = (tmp_path / "out" / "signals-mine" / method).glob(f"fraction{fraction:g}-seed3-*.txt")
+            assert [int(line) for line in text.read_text().split()] == expected.indices.tolist()
+            assert np.array_equal(Subset.load(text.with_suffix(".npz")).indices, expected.indices)
+            assert str(text) in printed
+
+
+def test_other_settings_have_other_files(tmp_path: Path) -> None:
+    file = saved(tmp_path / "mine.npz")
+    for more in (["--rho", "0.5"], ["--rho", "0"], ["--balance", "False"], ["--budget", "6"], ["--rho", "0.5"]):
+        words = ["--signals", str(file), "--fraction", "0.1", *more, "--save_path", str(tmp_path / "out")]
+        assert run_command_line(main.main, words) == 0
+    assert len(list((tmp_path / "out").rglob("*.txt"))) == 4
+
+
+def test_dynamics_and_validation_are_read(tmp_path: Path) -> None:
+    other = random_problem(1, 30, 5, 3).signals
+    more = {f"validation_{name}": getattr(other, name).numpy() for name in ("features", "logits", "labels")}
+    file = saved(tmp_path / "mine.npz", margin=np.random.default_rng(0).normal(size=(4, 60)), **more)
+    words = ["--signals", str(file), "--selection", "CCS", "Glister-Val", "--save_path", str(tmp_path / "out")]
+    assert run_command_line(main.main, words) == 0
+    assert len(list((tmp_path / "out").rglob("*.txt"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.zeros((3, 2))}, "no array 'labels'"),
+        ({"labels": np.zeros(3)}, "labels must be integers"),
+        ({"labels": np.zeros(3, int), "feature": np.zeros((3, 2))}, "unknown array 'feature'.*did you mean features"),
+        ({"labels": np.zeros(3, int), "features": np.zeros((4, 2))}, "features must have shape"),
+        ({"labels": np.array([None, {}])}, "cannot read"),
+    ],
+)
+def test_bad_files(tmp_path: Path, arrays: dict, message: str) -> None:
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        load_signals(tmp_path / "bad.npz")
+
+
+NPY = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (0,), }" + b" " * 60 + b"\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04 cut off", NPY])
+def test_damaged_files(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "bad.npz").write_bytes(content)
+    assert run_command_line(main.main, ["--signals", str(tmp_path / "bad.npz")]) == 2
+    assert "numpy.savez" in capsys.readouterr().err
+
+
+def test_missing_files_and_needs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run_command_line(main.main, ["--signals", str(tmp_path / "none.npz")]) == 2
+    assert "no such file" in capsys.readouterr().err
+    file = saved(tmp_path / "mine.npz")
+    words = ["--signals", str(file), "--selection", "Forgetting", "--save_path", str(tmp_path / "out")]
+    assert run_command_line(main.main, words) == 2
+    assert "Forgetting needs dynamics" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.txt"))
