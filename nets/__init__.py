@@ -5,9 +5,25 @@ To add one: write its file with a factory (num_classes, channels, image_size) ->
 
 from torch import nn
 
-from nets.resnet import resnet18
+from nets.multi_branch import densenet121, inception_v3, mobilenet_v3
+from nets.plain import alexnet, convnet3, lenet, mlp, vgg16
+from nets.resnet import resnet10, resnet18, resnet50
+from nets.wide_resnet import wrn_16_8
 
-_NETWORKS = {"ResNet18": resnet18}
+_NETWORKS = {
+    "ResNet18": resnet18,
+    "ResNet10": resnet10,
+    "ResNet50": resnet50,
+    "VGG16": vgg16,
+    "InceptionV3": inception_v3,
+    "WRN-16-8": wrn_16_8,
+    "DenseNet121": densenet121,
+    "MobileNetV3": mobilenet_v3,
+    "AlexNet": alexnet,
+    "LeNet": lenet,
+    "MLP": mlp,
+    "ConvNet3": convnet3,
+}
 
 
 def names() -> list[str]:

@@ -1,0 +1,40 @@
+"""What most networks here share: a body that maps images to features, and a linear head."""
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Network(nn.Module):
+    """A body, whose output (n, d) is the features, and a linear head (n, C).
+
+    A body that halves its maps often would shrink a small image to nothing: images below `least` pixels are enlarged
+    to that first (bilinearly), which is said once, in a warning.
+    """
+
+    def __init__(
+        self, name: str, body: nn.Module, num_classes: int, channels: int, image_size: int, least: int = 1
+    ) -> None:
+        """Take the body for images of shape (channels, size, size), where size is that of images once enlarged."""
+        super().__init__()
+        self.enlarged = least if image_size < least else None
+        if self.enlarged:
+            warnings.warn(f"{name} enlarges images of {image_size} pixels to {least}", stacklevel=3)
+        self.body = body
+        size = max(image_size, least)
+        with torch.no_grad():
+            features = body.eval()(torch.zeros(1, channels, size, size)).shape[1]
+        body.train()
+        self.head = nn.Linear(features, num_classes)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Map images (n, channels, h, w) to features (n, d)."""
+        if self.enlarged:
+            x = F.interpolate(x, size=self.enlarged, mode="bilinear")
+        return self.body(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (n, channels, h, w) to logits (n, num_classes)."""
+        return self.head(self.embed(x))

@@ -1,0 +1,44 @@
+"""Inception-v3, DenseNet-121 and MobileNetV3 from torchvision's blocks, with stems for small images."""
+
+from torch import nn
+from torchvision.models import DenseNet, mobilenet_v3_large
+from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
+
+from nets.base import Network
+
+
+def inception_v3(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """Inception-v3 (Szegedy et al. 2016) without the stem's strides and pooling, and without the auxiliary head."""
+    stem = (
+        BasicConv2d(channels, 32, kernel_size=3, padding=1),
+        BasicConv2d(32, 32, kernel_size=3, padding=1),
+        BasicConv2d(32, 64, kernel_size=3, padding=1),
+        BasicConv2d(64, 80, kernel_size=1),
+        BasicConv2d(80, 192, kernel_size=3),
+    )
+    blocks = (
+        InceptionA(192, pool_features=32), InceptionA(256, pool_features=64), InceptionA(288, pool_features=64),
+        InceptionB(288),
+        InceptionC(768, channels_7x7=128), InceptionC(768, channels_7x7=160), InceptionC(768, channels_7x7=160),
+        InceptionC(768, channels_7x7=192),
+        InceptionD(768), InceptionE(1280), InceptionE(2048),
+    )  # fmt: skip
+    body = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout())
+    return Network("InceptionV3", body, num_classes, channels, image_size, least=16)
+
+
+def densenet121(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """DenseNet-121's blocks (6, 12, 24, 16) with growth 12, the small-image variant; 1.0 million parameters."""
+    layers = DenseNet(growth_rate=12, block_config=(6, 12, 24, 16), num_init_features=24).features
+    blocks = [layer for name, layer in layers.named_children() if not name.endswith("0")]  # the stem's names end in 0
+    stem = nn.Conv2d(channels, 24, 3, padding=1, bias=False)
+    body = nn.Sequential(stem, *blocks, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Network("DenseNet121", body, num_classes, channels, image_size, least=8)
+
+
+def mobilenet_v3(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """MobileNetV3-Large (Howard et al. 2019), its first convolution without a stride."""
+    whole = mobilenet_v3_large(weights=None)
+    whole.features[0][0] = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+    body = nn.Sequential(whole.features, whole.avgpool, nn.Flatten(), *whole.classifier[:-1])
+    return Network("MobileNetV3", body, num_classes, channels, image_size, least=32)

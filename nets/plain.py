@@ -1,0 +1,53 @@
+"""Networks without shortcuts: those of the condensation literature (Zhao et al., ICLR 2021), and VGG-16."""
+
+from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
+
+from nets.base import Network
+
+
+def convnet3(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """ConvNet-3: 3 × [3×3 convolution of 128 maps, instance norm, ReLU, average pooling]; 320,010 parameters."""
+    layers = []
+    for width_in in (channels, 128, 128):
+        layers += [nn.Conv2d(width_in, 128, 3, padding=1), nn.GroupNorm(128, 128), nn.ReLU(), nn.AvgPool2d(2)]
+    return Network("ConvNet3", nn.Sequential(*layers, nn.Flatten()), num_classes, channels, image_size, least=8)
+
+
+def mlp(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """Two hidden layers of 128."""
+    inputs = channels * image_size**2
+    layers = [nn.Flatten(), nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
+    return Network("MLP", nn.Sequential(*layers), num_classes, channels, image_size)
+
+
+def lenet(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """LeNet-5 with ReLU and max-pooling (LeCun et al. 1998): 61,706 parameters for 28×28 grey images."""
+    body = nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2 if channels == 1 else 0), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.LazyLinear(120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+    )  # fmt: skip
+    return Network("LeNet", body, num_classes, channels, image_size, least=16)
+
+
+def alexnet(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """AlexNet for small images, as in the condensation literature: five convolutions, one linear layer."""
+    body = nn.Sequential(
+        nn.Conv2d(channels, 128, 5, padding=4 if channels == 1 else 2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(128, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(192, 256, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(256, 192, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(192, 192, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(),
+    )  # fmt: skip
+    return Network("AlexNet", body, num_classes, channels, image_size, least=8)
+
+
+def vgg16(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """VGG-16 with batch norm, global average pooling, one linear layer: 14,728,266 parameters for 10 classes."""
+    layers = make_layers(cfgs["D"], batch_norm=True)
+    if channels != 3:
+        layers[0] = nn.Conv2d(channels, 64, 3, padding=1)
+    body = nn.Sequential(layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Network("VGG16", body, num_classes, channels, image_size, least=32)
