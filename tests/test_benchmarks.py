@@ -163,7 +163,7 @@ def test_large_classes_are_tabulated(tmp_path: Path, monkeypatch: pytest.MonkeyP
     words = ["scale", "--sizes", "1000", "10000", "--save_path", str(tmp_path)]
     assert run_command_line(benchmark.main, words) == 0
     text = (tmp_path / "benchmarks" / "scale.md").read_text()
-    assert "n^2.00" in text
+    assert "n^2.00 (matrix held, 1,000 to 10,000)" in text
     assert "+1.00%" in text
     assert "2040 ± 4 (estimate)" in text
     assert (tmp_path / "benchmarks" / "scale.png").stat().st_size > 10_000

@@ -12,7 +12,7 @@ import torch
 
 import methods
 import nets
-from lcmat import data
+from lcmat import data, memory
 from lcmat.benchmarks import Report, measured
 from lcmat.commands.benchmark import others, work
 from lcmat.curvature import LossCurvatureDistance
@@ -252,35 +252,50 @@ def _scale(args, folder: Path) -> Path:
         bound = f"{row['bound']:.6g}" if row["bound"] else ""
         table.append([f"{row['n']:,}", f"{100 * row['fraction']:g}%", row["greedy"], f"{row['median']:.1f}"])
         table[-1] += [f"{row['peak_bytes'] / 2**30:.2f}", f"{row['cost']:.6g}{error}", above, bound]
-    exponents = _scale_figure(list(exact.values()), folder) if len(exact) > 1 else ""
+    exponents = _scale_figure(list(exact.values()), folder) if exact else ""
+    sizes = "" if sorted(exact) == SIZES else " --sizes " + " ".join(str(n) for n in sorted(exact))
     text = (
         "LCMat-S (ρ = 0.1) from one class of made-up signals, 512 features, 10 outputs, K = 100, with `--memory 4GB`: "
         f"median of {args.runs} runs up to 10,000 samples, one run beyond. Peak memory of a process of its own, the "
         f"signals (2 KB each) included. L is the cost (Eq. 11), with a bound below which no selection lies.{exponents} "
         "Targets: 100,000 exact within 30 minutes, a million within 60, each in 4 GB.\n\n"
-        f"`python -m lcmat benchmark scale{' --whole' * any(row['n'] == MILLION for row in rows)}`"
+        f"`python -m lcmat benchmark scale{sizes}{' --whole' * any(row['n'] == MILLION for row in rows)}`"
     )
     header = ["Samples", "Chosen", "Greedy", "Seconds", "Peak memory (GiB)", "L", "Above exact", "L(OPT) ≥"]
     return report.write_table("One large class", text, header, table)
 
 
 def _scale_figure(rows: list[dict], folder: Path) -> str:
-    """Draw time and memory against the size, and return a sentence with the exponents."""
-    n = [row["n"] for row in rows]
-    series = {"seconds": [row["median"] for row in rows], "peak memory (GiB)": [r["peak_bytes"] / 2**30 for r in rows]}
+    """Draw time and memory against the size, and return a sentence with the exponents.
+
+    In two regimes: as long as the matrix is held, and where distances are formed as they are needed.
+    """
+    most = memory.OF_A_MATRIX * memory.parse_size(work.MEMORY)
+    regimes = {
+        "matrix held": [row for row in rows if row["n"] ** 2 * 8 <= most],
+        "distances formed as needed": [row for row in rows if row["n"] ** 2 * 8 > most],
+    }
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    for axis, (name, values) in zip(axes, series.items(), strict=True):
-        axis.loglog(n, values, "o-", color="tab:blue")
+    found = []
+    for (name, part), marker in zip(regimes.items(), "os", strict=True):
+        n, seconds = [row["n"] for row in part], [row["median"] for row in part]
+        axes[0].loglog(n, seconds, f"{marker}-", label=name)
+        axes[1].semilogx(n, [row["peak_bytes"] / 2**30 for row in part], f"{marker}-", label=name)
+        if len(part) > 1:
+            found.append(f"n^{np.polyfit(np.log(n), np.log(seconds), 1)[0]:.2f} ({name}, {n[0]:,} to {n[-1]:,})")
+    sizes = [row["n"] for row in rows]
+    for axis, name in zip(axes, ("seconds", "peak memory (GiB)"), strict=True):
         axis.set_xlabel("samples of the class")
         axis.set_ylabel(name)
-        axis.set_xticks(n, [f"{size // 1000}k" for size in n])
+        axis.set_xticks(sizes, [f"{size / 1000:g}k" for size in sizes])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0].set_title("Exact LCMat-S, 1% of one class", fontsize=10)
-    axes[1].set_title("limit on distances held: 4 GB", fontsize=10)
+    axes[1].set_ylim(bottom=0)
+    axes[0].legend()
+    figure.suptitle("Exact LCMat-S, 1% of one class, --memory 4GB", fontsize=10)
     save_figure(figure, folder, "scale")
-    exponent = np.polyfit(np.log(n), np.log(series["seconds"]), 1)[0]
-    return f" Time grows as n^{exponent:.2f} for the exact greedy ([figure](scale.png))."
+    growth = f" Time grows as {' and '.join(found)} for the exact greedy." if found else ""
+    return f"{growth} ([Figure](scale.png).)"
 
 
 BENCHMARKS = {"selection": _selection, "lcmat": _lcmat, "greedy": _greedy, "imagenet": _imagenet, "scale": _scale}
