@@ -6,6 +6,8 @@ Methods and the network factory are passed in.
 from __future__ import annotations
 
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import torch
@@ -104,7 +106,7 @@ def check(bench: Bench, runs: list[Run]) -> None:
         _check_size(bench, run)
         config = configuration(bench, run)
         key = records.config_hash(config)
-        hashes |= {key, f"{key}-select", *(cache_key(bench, selector) for selector in selectors(bench, run))}
+        hashes |= {key, selection_key(config), *(cache_key(bench, selector) for selector in selectors(bench, run))}
         path = records.record_path(settings.save_path, config, settings.model)
         folders.add(path.parent)
         if path.exists() and records.read_record(path) is None and not settings.overwrite:
@@ -138,9 +140,7 @@ def run_one(bench: Bench, run: Run) -> dict:
     config = configuration(bench, run)
     key = records.config_hash(config)
     path = records.record_path(settings.save_path, config, settings.model)
-    signals, seconds, network_facts = signals_of(bench, run)
-    context = context_of(bench, run, key) if run.method.needs_context else None
-    subset, seconds["select"] = _select(bench, run, signals, context, config)
+    subset, seconds, network_facts = subset_of(bench, run, config)
 
     network = bench.fresh_network(config["test_model"], run.seed, "train")
     checkpoint = bench.checkpoint(key)
@@ -185,9 +185,45 @@ def run_one(bench: Bench, run: Run) -> dict:
     subset.save(path.with_suffix(".npz"))
     records.write_record(path, record)  # last: a record means that the run is complete
     checkpoint.unlink(missing_ok=True)
-    if context is not None:
-        context.checkpoint.unlink(missing_ok=True)
+    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
     return record
+
+
+# What of a configuration does not determine the subset.
+OF_THE_TRAINING = ("test_model", "training", "test_interval", "test_fraction")
+
+
+def selection_key(config: dict) -> str:
+    """Return a hash of all that determines the subset: what a long selection's checkpoint is called."""
+    return records.config_hash({name: value for name, value in config.items() if name not in OF_THE_TRAINING})
+
+
+def subset_of(bench: Bench, run: Run, config: dict) -> tuple[Subset, dict[str, float], dict | None]:
+    """Return the run's subset, the seconds that its stages took, and facts about the network that selected.
+
+    If another network was trained on the same subset before, it is read from beside that record.
+    """
+    for record, subset in _recorded_subsets(bench, config):
+        seconds = {name: value for name, value in record["seconds"].items() if name != "train"}
+        return subset, seconds, record.get("selection_network")
+    signals, seconds, facts = signals_of(bench, run)
+    context = context_of(bench, run, selection_key(config)) if run.method.needs_context else None
+    subset, seconds["select"] = _select(bench, run, signals, context, config)
+    return subset, seconds, facts
+
+
+def _recorded_subsets(bench: Bench, config: dict) -> Iterator[tuple[dict, Subset]]:
+    """Yield what was recorded of the selection that a configuration describes."""
+    if bench.settings.overwrite:
+        return
+    folder = records.record_path(bench.settings.save_path, config, bench.settings.model).parent
+    for path in sorted(folder.glob(f"fraction{config['fraction']:g}-seed{config['seed']}-*.json")):
+        record = records.read_record(path)
+        if record is not None and selection_key(record["config"]) == selection_key(config):
+            try:
+                yield record, Subset.load(path.with_name(record["indices"]))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                continue  # absent or damaged: selected anew
 
 
 def _select(bench: Bench, run: Run, signals: Signals, context: Context | None, config: dict) -> tuple[Subset, float]:

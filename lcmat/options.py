@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -197,6 +198,7 @@ def _add_running(group) -> None:
     add("--config", metavar="FILE", help="YAML file of defaults for these flags")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--precision", default="auto", help="auto (bfloat16 where native), float32 or bfloat16")
+    add("--threads", **INT, help="CPU threads to compute with (default: PyTorch's choice)")
     add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
     add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")
     add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
@@ -232,17 +234,27 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
 
 def _from_yaml(path: Path, parser: Parser) -> list[str]:
     """Return the words of a command line that say what a YAML file says, so that types are checked alike."""
+    content = read_yaml(path)
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'flag: value' lines")
+    return words_of(content, path, parser)
+
+
+def read_yaml(path: Path) -> object:
+    """Return what a YAML file holds; raise UserError that says in one line what is wrong with it."""
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UserError(f"cannot read {path}: {reason}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold 'flag: value' lines")
+
+
+def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
+    """Return a mapping from flags to values as the words of a command line; raise UserError that names the file."""
     known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     words = []
     for key, value in content.items():
@@ -323,6 +335,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         check_fraction(fraction)
     if args.workers is not None and args.workers < 0:
         raise UserError(f"--workers must be 0 or more, not {args.workers}")
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads must be at least 1, not {args.threads}")
     if args.image_size is not None and args.image_size < 1:
         raise UserError(f"--image_size must be at least 1, not {args.image_size}")
     for name in ("save_path", "cache_path"):
@@ -393,6 +407,18 @@ def notes(args: argparse.Namespace, loader_used: bool) -> list[str]:
     if args.submodular_greedy is not None:
         lines.append("--submodular_greedy: greedy is exact here, so every variant gives the same picks")
     return lines
+
+
+def warn_in_one_line() -> None:
+    """Print warnings on stderr, each text in one line and one time."""
+    said = set()
+
+    def show(message: Warning, *_: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lcmat.errors import UserError
 from lcmat.files import check_writable
 from lcmat.options import Parser
-from lcmat.tables import accuracy_markdown, write_tables
+from lcmat.table_text import accuracy_markdown, write_tables
 
 
 def existing_folder(argv: list[str], name: str) -> Path:
