@@ -215,10 +215,12 @@ def test_another_network_is_trained_on_the_recorded_subset(
     new = {k: v for k, v in records_in(tmp_path).items() if k not in records_in(undisturbed)}
     assert {record["test_model"] for record in new.values()} == {"LeNet"}
     for name, record in new.items():
+        same = ("selection", "fraction", "seed", "selection_network")
         twin = next(
-            (path, r) for path, r in records_in(undisturbed).items()
-            if all(r["config"][k] == record["config"][k] for k in ("selection", "fraction", "seed", "selection_network"))
-        )  # fmt: skip
+            (path, other)
+            for path, other in records_in(undisturbed).items()
+            if all(other["config"][key] == record["config"][key] for key in same)
+        )
         one, other = (folder / path for folder, path in ((tmp_path, name), (undisturbed, twin[0])))
         assert one.with_suffix(".npz").read_bytes() == other.with_suffix(".npz").read_bytes()
         assert record["cost"] == twin[1]["cost"]
@@ -242,8 +244,8 @@ def made_up(method: str, seed: int, value: float, fraction: float = 0.1, **more:
     config = {"options": {}, "selection_network": None if method == "Uniform" else {"model": "MLP", "seed": seed}}
     return {
         "dataset": "digits", "selection_model": "MLP", "test_model": "MLP", "selection": method, "fraction": fraction,
-        "seed": seed, "test_accuracy": value, "best_test_accuracy": value + 1, "test_interval": 10, "config": config | more,
-        "subset_size": 1, "seconds": {}, "environment": {},
+        "seed": seed, "test_accuracy": value, "best_test_accuracy": value + 1, "test_interval": 10,
+        "config": config | more, "subset_size": 1, "seconds": {}, "environment": {},
     }  # fmt: skip
 
 
