@@ -11,6 +11,8 @@ from pathlib import Path
 from lcmat import experiment, jobs, options, planning, table_text, tables
 from lcmat.commands._rooms import ROOMS
 from lcmat.commands.tables import report
+from lcmat.export import check_export, export
+from lcmat.selection import Subset
 from lcmat.signal_files import load_signals, select_to_files
 
 
@@ -21,12 +23,35 @@ def main(argv: list[str]) -> int:
     if args.signals:
         return _select_from_signals(args)
     planned = planning.plan([args], ROOMS)
+    if args.export:
+        planning.need_one_run(planned, "--export")
+        check_export(Path(args.export))
     print(planning.headline(planned[0].bench), flush=True)
+    if args.select_only:
+        return _select_only(args, planned)
     done = jobs.work(planned, lambda number, _, record, known: _tell(number, len(planned), record, known))
     _, damaged = table_text.write_tables(planned[0].bench.settings.save_path)
     report(damaged)
     print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
+    if args.export:
+        _export(args, planned[0], Subset.load(jobs.record_paths(planned)[0].with_suffix(".npz")))
     return 0
+
+
+def _select_only(args, planned: list[jobs.Job]) -> int:
+    """Select, and write the indices, without training on them."""
+    for job in planned:
+        subset, text = experiment.select_to_files(job.bench, job.run)
+        print(f"{job.run.method.name}, seed {job.run.seed}: {len(subset):,} images: {text}", flush=True)
+        if args.export:
+            _export(args, job, subset)
+    return 0
+
+
+def _export(args, job: jobs.Job, subset: Subset) -> None:
+    count = export(job.bench.dataset, subset, Path(args.export), args.link)
+    how = "linked to" if args.link else "written"
+    print(f"{count:,} images {how} in {args.export}/train, listed in chosen.txt beside it")
 
 
 def _select_from_signals(args) -> int:

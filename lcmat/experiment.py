@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
@@ -210,6 +211,21 @@ def subset_of(bench: Bench, run: Run, config: dict) -> tuple[Subset, dict[str, f
     context = context_of(bench, run, selection_key(config)) if run.method.needs_context else None
     subset, seconds["select"] = _select(bench, run, signals, context, config)
     return subset, seconds, facts
+
+
+def select_to_files(bench: Bench, run: Run) -> tuple[Subset, Path]:
+    """Select without training; write the subset (.npz) and its indices (.txt, one a line); return it and the latter.
+
+    Both lie where the run's record would: …/<method>/subset<f>-seed<s>-<hash of all that determines the subset>.
+    """
+    config = configuration(bench, run)
+    subset, _, _ = subset_of(bench, run, config)
+    folder = records.record_path(bench.settings.save_path, config, bench.settings.model).parent
+    name = f"subset{config['fraction']:g}-seed{run.seed}-{selection_key(config)}"
+    subset.save(folder / f"{name}.npz")
+    subset.save_text(folder / f"{name}.txt")
+    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
+    return subset, folder / f"{name}.txt"
 
 
 def _recorded_subsets(bench: Bench, config: dict) -> Iterator[tuple[dict, Subset]]:

@@ -164,6 +164,9 @@ def _add_selection(group) -> None:
         metavar="SIZE",
         help="for distances that are kept, as 4GB (default: a quarter of what is free)",
     )
+    add("--select_only", default=False, **SWITCH, help="write the chosen indices, and train nothing on them")
+    add("--export", metavar="DIR", help="copy the chosen images to this new folder; of one run")
+    add("--link", default=False, **SWITCH, help="--export: link to image files in place of copying them")
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 

@@ -10,6 +10,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -17,6 +18,7 @@ from lcmat import data, experiment, options
 from lcmat.bench import Bench, Run, make_bench
 from lcmat.data.splits import Dataset
 from lcmat.errors import UserError, lookup
+from lcmat.given import given
 from lcmat.hardware import choose_device, choose_precision
 from lcmat.selection import Method
 from lcmat.training import Compute
@@ -77,12 +79,28 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method]:
     """Spell names canonically in `args`, refuse what cannot be, and return the methods asked for."""
     args.dataset = data.resolve(args.dataset)
     args.model, *args.cross = (lookup("network", name, rooms.networks) for name in (args.model, *args.cross))
-    names = [one for name in options.methods_of(args) for one in _expanded(name, rooms)]
-    chosen = [rooms.method(name) for name in names]
+    if test_models := getattr(args, "test_models", None):
+        args.test_models = [lookup("network", name, rooms.networks) for name in test_models]
+    if getattr(args, "subset", None):
+        chosen = [_given(args)]
+    else:
+        names = [one for name in options.methods_of(args) for one in _expanded(name, rooms)]
+        chosen = [rooms.method(name) for name in names]
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
     return chosen
+
+
+def _given(args: argparse.Namespace) -> Method:
+    """Return the subset that --subset names, as a method; the flags that say how to select give way to it."""
+    if args.val:
+        raise UserError(
+            "--val holds samples out of what is selected from, but --subset is selected already; leave it out"
+        )
+    method, size = given(Path(args.subset))
+    args.budget, args.fraction, args.balance = [size], None, False
+    return method
 
 
 def _expanded(name: str, rooms: Rooms) -> Iterable[str]:
@@ -98,13 +116,14 @@ def set_threads(several: list[argparse.Namespace]) -> None:
 
 def runs_of(args: argparse.Namespace, chosen: list[Method]) -> list[Run]:
     """Return the runs that a command line asks for, in order."""
+    networks = getattr(args, "test_models", None) or (args.model, *args.cross)
     sizes = [{"budget": n} for n in args.budget] if args.budget else [{"fraction": f} for f in args.fraction or [0.1]]
     runs = [
         Run(method, seed, test_model=model, **size)
         for seed in args.seed  # outermost: one network and its signals serve all methods and fractions
         for method in chosen
         for size in (sizes[:1] if method.everything else sizes)
-        for model in (args.model, *args.cross)
+        for model in networks
     ]
     return list(dict.fromkeys(runs))
 

@@ -146,7 +146,8 @@ def cross(found: Found) -> list[Path]:
             numbers[-1] += [against and against.mean, against and against.half, figure and figure.mean]
     first = found.there[0]
     text = (
-        f"Selected with {first['selection_model']} on {first['dataset']}; test accuracy (%) after the last epoch of "
+        f"Subsets of {first['dataset']} ({first['selection_model']} where a network selected); test accuracy (%) after "
+        f"the last epoch of "
         f"each network trained on the same subsets, mean ± standard deviation over seeds. Best of a column and "
         f"fraction in bold, second underlined.\n\n{markdown(header, shown)}\n"
         "Each cell: final and best accuracy, the difference from Uniform seed by seed (95% interval), and the "

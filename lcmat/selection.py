@@ -19,7 +19,7 @@ from lcmat import seeds
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
 from lcmat.facility_location import Cover
-from lcmat.files import write_atomically
+from lcmat.files import write_atomically, write_text
 from lcmat.memory import limited
 from lcmat.signals import Signals
 
@@ -188,6 +188,10 @@ class Subset:
         """Write the subset as .npz, atomically; absent arrays are left out."""
         arrays = {name: getattr(self, name) for name in self.__dataclass_fields__ if getattr(self, name) is not None}
         write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    def save_text(self, path: Path) -> None:
+        """Write the indices as text, one a line, in their order."""
+        write_text(path, "".join(f"{index}\n" for index in self.indices))
 
     @staticmethod
     def load(path: Path) -> Subset:

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import scipy.stats
-
 PUBLISHED = Path(__file__).with_name("published.csv")
 # What of a configuration all cells of one table share; the selection network is handled beside it.
 SHARED = (
@@ -63,6 +61,8 @@ def paired(cell: Cell, other: Cell) -> Paired | None:
         return None
     half = None
     if n > 1:
+        import scipy.stats  # costs a second, which tables alone need
+
         half = float(scipy.stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
     return Paired(statistics.fmean(differences), half, n)
 
