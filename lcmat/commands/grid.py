@@ -1,4 +1,4 @@
-"""Run all of a table or figure, from a YAML file of configs/, and write it; may be killed, and run several at once.
+"""Run a table or figure from a YAML file of configs/ and write it; several processes may share the work.
 
 python -m lcmat grid configs/table1_digits.yaml [--plan] [flags of main.py, which win over the file's]
 """
