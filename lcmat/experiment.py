@@ -42,6 +42,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": bench.fingerprint,
+        **dataset.variant,
         "image_size": dataset.image_shape[1],
         "validation_ratio": bench.ratio(run),
         "selection": run.method.name,
@@ -139,7 +140,7 @@ def run_one(bench: Bench, run: Run) -> dict:
     key = records.config_hash(config)
     path = records.record_path(settings.save_path, config, settings.model)
     signals, seconds, network_facts = signals_of(bench, run)
-    context = context_of(bench, run, key) if run.method.needs_context else None
+    context = context_of(bench, run, key, path.with_suffix(".jsonl")) if run.method.needs_context else None
     subset, seconds["select"] = _select(bench, run, signals, context, config)
 
     network = bench.fresh_network(config["test_model"], run.seed, "train")
