@@ -27,10 +27,13 @@ def main(argv: list[str]) -> int:
     args = options.parse(argv)
     args.dataset = data.resolve(args.dataset)
     args.model, *args.cross = (lookup("network", name, nets.names()) for name in (args.model, *args.cross))
+    if args.inner_model is not None:
+        args.inner_model = lookup("network", args.inner_model, nets.names())
     chosen = [methods.get(name) for name in _expanded(options.methods_of(args))]
     device = choose_device(_device_name(args))
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
+    chosen = [method.under(experiment.options_of(settings, method)) for method in chosen]
     experiment.check_paths(settings)
     if args.signals:
         return _select_from_signals(args, chosen, settings)
@@ -42,6 +45,8 @@ def main(argv: list[str]) -> int:
         augmentation=args.augmentation,
         columns=columns,
         workers=args.workers,
+        label_noise=args.label_noise,
+        long_tail=args.long_tail,
     )
     settings = replace(settings, recipe=replace(settings.recipe, augmentation=dataset.augmentation))
     compute = Compute(device, choose_precision(args.precision, device), dataset.mean, dataset.std)

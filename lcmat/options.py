@@ -18,6 +18,8 @@ from lcmat.training import Recipe
 
 # Flags of the released code that mean nothing here.
 WITHOUT_EFFECT = ("num_exp", "num_eval", "after_analyses", "exact_analyses", "print_freq")
+# Flags that are options of LBCS, whose defaults stand there.
+OF_LBCS = ("tolerance", "trials", "init_selection")
 KERNELS = {"worst": "LCMat-S", "adacore": "AdaCore", "grad_l2": "LCMat-S", "cosine": None}
 
 
@@ -107,6 +109,8 @@ def _add_data(group) -> None:
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
     add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
+    add("--label_noise", **FLOAT, help="share of the training labels that are made wrong, symmetrically")
+    add("--long_tail", **FLOAT, help="thin the training classes out exponentially, the last to 1/X of the first")
     add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")
     add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")
     add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
@@ -115,6 +119,7 @@ def _add_data(group) -> None:
 def _add_pretraining(group) -> None:
     add = group.add_argument
     add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
+    add("--inner_model", metavar="NET", help="network that LBCS and Probabilistic train inside (default: as --model)")
     add("--pretrained", metavar="FILE", help="state dict to use in place of pretraining, for all seeds")
     add("--selection_epochs", "-se", **INT, default=10, help="epochs of pretraining")
     add("--selection_batch", "-sb", **INT, help="batch size of pretraining (default: as --batch)")
@@ -142,11 +147,12 @@ def _add_selection(group) -> None:
     )
     add(
         "--budget",
+        "--init_size",
         action=OneOfTwo,
         other="fraction",
         nargs="+",
         **INT,
-        help="numbers of samples, in place of --fraction",
+        help="numbers of samples, in place of --fraction; to LBCS, where it starts",
     )
     add("--balance", default=True, **SWITCH, help="select class by class")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
@@ -163,6 +169,9 @@ def _add_selection(group) -> None:
         metavar="SIZE",
         help="for distances that are kept, as 4GB (default: a quarter of what is free)",
     )
+    add("--tolerance", **FLOAT, help="LBCS: how much above the best loss is good enough, relative (default: 0.2)")
+    add("--trials", **INT, help="LBCS: trainings (default: 500)")
+    add("--init_selection", metavar="METHOD", help="LBCS: whose subset it starts from (default: Uniform)")
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
@@ -243,7 +252,8 @@ def _from_yaml(path: Path, parser: Parser) -> list[str]:
         return []
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold 'flag: value' lines")
-    known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    known = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
+    known = [word for word in known if word not in ("help", "config")]
     words = []
     for key, value in content.items():
         if key not in known:
@@ -342,6 +352,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UserError(f"no such file: {getattr(args, name)} (--{name})")
     return Settings(
         model=args.model,
+        inner_model=args.inner_model,
         selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),
         pretrained=None if args.pretrained is None else Path(args.pretrained),
         selection_test_interval=args.selection_test_interval,
@@ -354,6 +365,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             "K": args.K,
             "weights": args.weights,
             "greedy": lookup("greedy", args.greedy, GREEDY),
+            **{name: getattr(args, name) for name in OF_LBCS if getattr(args, name) is not None},
             **options_of(args),
         },
         recipe=_recipe(
