@@ -27,8 +27,8 @@ from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 
-# Small fractions of small classes round to nothing, which the library says and test_lcmat_s.py checks; and LBCS finds few
-# other sets of few samples to try, which test_lbcs.py checks.
+# Small fractions of small classes round to nothing, which the library says and test_lcmat_s.py checks; and LBCS finds
+# few other sets of few samples to try, which test_lbcs.py checks.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*rounds to no sample"),
     pytest.mark.filterwarnings("ignore:.*moves in a row made no other set"),
