@@ -179,12 +179,12 @@ def _run(args, folder: Path) -> Path:
 def _inner(args, folder: Path) -> Path:
     """Measure trials of LBCS's inner loop, against the training loop of the library and the plain one."""
     share = args.images / 50_000
-    chosen = max(2, round(CHOSEN * share))
+    images, chosen = round(60_000 * share), max(2, round(CHOSEN * share))
     report = Report(folder / "inner.json", {"images": args.images, "chosen": chosen, "runs": args.runs})
     if len(report.rows) < 3 or args.overwrite:
         make_repeatable()
         dataset = data.load("FashionMNIST", args.data_path)
-        split = dataset.train.take(torch.arange(round(share * len(dataset.train))))
+        split = dataset.train.take(torch.arange(min(images, len(dataset.train))))
         compute = Compute(CPU, choose_precision("auto", CPU), dataset.mean, dataset.std)
         ways = _trials(split, compute, torch.randperm(len(split))[:chosen])
         seconds: dict[str, list] = {name: [] for name in ways}
@@ -206,7 +206,7 @@ def _inner(args, folder: Path) -> Path:
         )
     text = (
         f"One trial of LBCS on Fashion-MNIST: a LeNet takes {STEPS} full-batch steps of Adam on {chosen:,} images, "
-        f"then passes once over all {round(share * 60_000):,}. Median of {args.runs} runs in turn, after one to warm "
+        f"then passes once over all {images:,}. Median of {args.runs} runs in turn, after one to warm "
         f"up. The library's usual training loop normalises at each trial; the plain loop has a DataLoader with "
         f"torchvision's transforms in the main process. Target: {TRIALS} trials of 60,000 images in 30 minutes on 2 "
         f"cores.\n\n"
