@@ -6,5 +6,5 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt
 exec "$python" "$root/main.py" --dataset digits --model ResNet18 --selection all --fraction 0.01 0.05 0.1 --seed 0 1 2 \
     --selection_epochs 5 --epochs 40 --batch 50 --lr 0.05 --test_interval 0 --resume --rho 0.1 \
-    --option Probabilistic.outer_steps=30 Probabilistic.inner_epochs=10 \
+    --option Probabilistic.outer_steps=30 Probabilistic.inner_epochs=10 --trials 30 \
     --data_path "$root/data" --save_path "$root/result" --cache_path "$root/cache" "$@"
