@@ -83,7 +83,7 @@ def signals_of(bench: Bench, run: Run) -> tuple[Signals, dict[str, float], dict 
     return Signals(labels=labels, **fields), seconds, facts
 
 
-def context_of(bench: Bench, run: Run, key: str, log: Path) -> Context:
+def context_of(bench: Bench, run: Run, key: str, log: Path | None = None) -> Context:
     """Return the images and networks for a method that needs more than signals. Nothing in it leads to test images."""
     settings = bench.settings
     blind = replace(bench, dataset=replace(bench.dataset, test=bench.dataset.train))
