@@ -45,6 +45,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": bench.fingerprint,
+        **dataset.variant,
         "image_size": dataset.image_shape[1],
         "validation_ratio": bench.ratio(run),
         "selection": run.method.name,
@@ -208,7 +209,8 @@ def subset_of(bench: Bench, run: Run, config: dict) -> tuple[Subset, dict[str, f
         seconds = {name: value for name, value in record["seconds"].items() if name != "train"}
         return subset, seconds, record.get("selection_network")
     signals, seconds, facts = signals_of(bench, run)
-    context = context_of(bench, run, selection_key(config)) if run.method.needs_context else None
+    log = records.record_path(bench.settings.save_path, config, bench.settings.model).with_suffix(".jsonl")
+    context = context_of(bench, run, selection_key(config), log) if run.method.needs_context else None
     subset, seconds["select"] = _select(bench, run, signals, context, config)
     return subset, seconds, facts
 

@@ -19,6 +19,8 @@ from lcmat.training import Recipe
 
 # Flags of the released code that mean nothing here.
 WITHOUT_EFFECT = ("num_exp", "num_eval", "after_analyses", "exact_analyses", "print_freq")
+# Flags that are options of LBCS, whose defaults stand there.
+OF_LBCS = ("tolerance", "trials", "init_selection")
 KERNELS = {"worst": "LCMat-S", "adacore": "AdaCore", "grad_l2": "LCMat-S", "cosine": None}
 
 
@@ -108,6 +110,8 @@ def _add_data(group) -> None:
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
     add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
+    add("--label_noise", **FLOAT, help="share of the training labels that are made wrong, symmetrically")
+    add("--long_tail", **FLOAT, help="thin the training classes out exponentially, the last to 1/X of the first")
     add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")
     add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")
     add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
@@ -116,6 +120,7 @@ def _add_data(group) -> None:
 def _add_pretraining(group) -> None:
     add = group.add_argument
     add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
+    add("--inner_model", metavar="NET", help="network that LBCS and Probabilistic train inside (default: as --model)")
     add("--pretrained", metavar="FILE", help="state dict to use in place of pretraining, for all seeds")
     add("--selection_epochs", "-se", **INT, default=10, help="epochs of pretraining")
     add("--selection_batch", "-sb", **INT, help="batch size of pretraining (default: as --batch)")
@@ -143,11 +148,12 @@ def _add_selection(group) -> None:
     )
     add(
         "--budget",
+        "--init_size",
         action=OneOfTwo,
         other="fraction",
         nargs="+",
         **INT,
-        help="numbers of samples, in place of --fraction",
+        help="numbers of samples, in place of --fraction; to LBCS, where it starts",
     )
     add("--balance", default=True, **SWITCH, help="select class by class")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
@@ -167,6 +173,9 @@ def _add_selection(group) -> None:
     add("--select_only", default=False, **SWITCH, help="write the chosen indices, and train nothing on them")
     add("--export", metavar="DIR", help="copy the chosen images to this new folder; of one run")
     add("--link", default=False, **SWITCH, help="--export: link to image files in place of copying them")
+    add("--tolerance", **FLOAT, help="LBCS: how much above the best loss is good enough, relative (default: 0.2)")
+    add("--trials", **INT, help="LBCS: trainings (default: 500)")
+    add("--init_selection", metavar="METHOD", help="LBCS: whose subset it starts from (default: Uniform)")
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
@@ -258,7 +267,8 @@ def read_yaml(path: Path) -> object:
 
 def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
     """Return a mapping from flags to values as the words of a command line; raise UserError that names the file."""
-    known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    known = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
+    known = [word for word in known if word not in ("help", "config")]
     words = []
     for key, value in content.items():
         if key not in known:
@@ -359,6 +369,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UserError(f"no such file: {getattr(args, name)} (--{name})")
     return Settings(
         model=args.model,
+        inner_model=args.inner_model,
         selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),
         pretrained=None if args.pretrained is None else Path(args.pretrained),
         selection_test_interval=args.selection_test_interval,
@@ -371,6 +382,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             "K": args.K,
             "weights": args.weights,
             "greedy": lookup("greedy", args.greedy, GREEDY),
+            **{name: getattr(args, name) for name in OF_LBCS if getattr(args, name) is not None},
             **options_of(args),
         },
         recipe=_recipe(

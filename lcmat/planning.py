@@ -79,6 +79,8 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method]:
     """Spell names canonically in `args`, refuse what cannot be, and return the methods asked for."""
     args.dataset = data.resolve(args.dataset)
     args.model, *args.cross = (lookup("network", name, rooms.networks) for name in (args.model, *args.cross))
+    if args.inner_model is not None:
+        args.inner_model = lookup("network", args.inner_model, rooms.networks)
     if test_models := getattr(args, "test_models", None):
         args.test_models = [lookup("network", name, rooms.networks) for name in test_models]
     if getattr(args, "subset", None):
@@ -89,7 +91,7 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method]:
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
-    return chosen
+    return [method.under(experiment.options_of(settings, method)) for method in chosen]
 
 
 def _given(args: argparse.Namespace) -> Method:
@@ -135,7 +137,8 @@ def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) ->
     """Return the bench of a command line; the data of one that reads the same are used again."""
     device, settings = choose_device(_device_name(args)), options.settings_of(args)
     columns = {name: getattr(args, name) for name in COLUMNS}
-    key = (args.dataset, args.data_path, args.image_size, args.augmentation, *columns.values(), str(device))
+    read = (args.dataset, args.data_path, args.image_size, args.augmentation, args.label_noise, args.long_tail)
+    key = (*read, *columns.values(), str(device))
     if key not in known:
         dataset = data.load(
             args.dataset,
@@ -144,6 +147,8 @@ def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) ->
             augmentation=args.augmentation,
             columns=columns,
             workers=args.workers,
+            label_noise=args.label_noise,
+            long_tail=args.long_tail,
         )
         for line in options.notes(args, loader_used=isinstance(dataset.train, data.FileSplit)):
             print(f"note: {line}", file=sys.stderr)

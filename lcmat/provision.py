@@ -52,7 +52,8 @@ def selection_configuration(bench: Bench, run: Run) -> dict[str, object] | None:
         config["initialisations"] = {"model": settings.model, "count": settings.initialisations, **recipe}
     if "training" in run.needs:  # for how long is the method's own option
         recipe = asdict(settings.selection_recipe)
-        config["training"] = {"model": settings.model, **{k: v for k, v in recipe.items() if k != "epochs"}}
+        model = settings.inner_model or settings.model
+        config["training"] = {"model": model, **{k: v for k, v in recipe.items() if k != "epochs"}}
     return config or None
 
 
@@ -84,17 +85,20 @@ def signals_of(bench: Bench, run: Run) -> tuple[Signals, dict[str, float], dict 
     return Signals(labels=labels, **fields), seconds, facts
 
 
-def context_of(bench: Bench, run: Run, key: str) -> Context:
-    """Return the images and networks for a method that needs more than signals."""
+def context_of(bench: Bench, run: Run, key: str, log: Path | None = None) -> Context:
+    """Return the images and networks for a method that needs more than signals. Nothing in it leads to test images."""
     settings = bench.settings
+    blind = replace(bench, dataset=replace(bench.dataset, test=bench.dataset.train))
+    inner, seed = settings.inner_model or settings.model, run.seed
     network = _selection_network(bench, _selector(bench, run))[0] if "network" in run.needs else None
     return Context(
         split=bench.part(run)[1],
         compute=bench.compute,
         network=network,
-        fresh_network=lambda number: bench.fresh_network(settings.model, run.seed, "inner", number),
+        fresh_network=lambda number: blind.fresh_network(inner, seed, "inner", number),
         recipe=settings.selection_recipe,
         checkpoint=bench.checkpoint(key),
+        log=log,
         resume=settings.resume,
     )
 

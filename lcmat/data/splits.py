@@ -154,6 +154,7 @@ class Dataset:
     """A training and a test split with what training needs to know of them.
 
     mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation`.
+    variant: what was done to the training split, by the names of `lcmat.data.variants`; empty: nothing.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: str = "none"
+    variant: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, split in (("training", self.train), ("test", self.test)):
