@@ -243,7 +243,7 @@ def test_options_reach_their_method(bench: Callable) -> None:
 def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     import methods.probabilistic as module
 
-    own = bench(resume=True, options={"outer_steps": 4, "inner_epochs": 1})
+    own = bench(resume=True, overwrite=True, options={"outer_steps": 4, "inner_epochs": 1})
     expected = experiment.run_one(own, run("Probabilistic"))
     original, done = module._loss_after_training, []
 
@@ -256,7 +256,7 @@ def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypat
     monkeypatch.setattr(module, "_loss_after_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
         experiment.run_one(own, run("Probabilistic"))
-    assert len(list((own.settings.cache_path / "checkpoints").glob("*-select.pt"))) == 1
+    assert len(list((own.settings.cache_path / "checkpoints").glob("*.pt"))) == 1
     count = []
     monkeypatch.setattr(module, "_loss_after_training", lambda *w: (count.append(1), original(*w))[1])
     record = experiment.run_one(own, run("Probabilistic"))
