@@ -155,7 +155,7 @@ def _add_selection(group) -> None:
         **INT,
         help="numbers of samples, in place of --fraction; to LBCS, where it starts",
     )
-    add("--balance", default=True, **SWITCH, help="select class by class")
+    add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
     add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
