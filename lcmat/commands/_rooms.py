@@ -4,4 +4,9 @@ import methods
 import nets
 from lcmat.planning import Rooms
 
-ROOMS = Rooms(methods.get, tuple(methods.names()), nets.build, tuple(nets.names()))
+ROOMS = Rooms(
+    method=lambda name: methods.get(name),
+    methods=tuple(methods.names()),
+    build=lambda *words: nets.build(*words),
+    networks=tuple(nets.names()),
+)
