@@ -22,7 +22,7 @@ import nets
 from lcmat import options
 from lcmat.selection import Subset
 
-# Adam learns within a few steps, so that accuracies tell equal trainings from different ones; a small network is enough.
+# Adam learns within a few steps, so that accuracies tell equal trainings from different ones. A small network will do.
 ADAM = ["--dataset", "digits", "--model", "ResNet10", "--selection_optimizer", "Adam", "--selection_lr", "1e-3"]
 ADAM += ["--optimizer", "Adam", "--lr", "1e-3", "--batch", "32", "--selection_batch", "128"]
 QUICK = [*ADAM, "--selection_epochs", "2", "--epochs", "6", "--test_interval", "3"]
