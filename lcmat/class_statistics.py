@@ -19,6 +19,7 @@ from backpack.extensions import BatchGrad
 from torch import Tensor, nn
 
 from lcmat.curvature import errors, with_bias
+from lcmat.errors import UserError
 from lcmat.networks import linear_head
 
 LAYERS = ("all", "convolutions")
@@ -73,7 +74,10 @@ def mean_gradients(
 def matched_weights(network: nn.Module, layers: str) -> dict[str, Tensor]:
     """Return the parameters whose gradients are matched, by name: those with at least two, or four, dimensions."""
     least = 4 if layers == "convolutions" else 2
-    return {name: p for name, p in network.named_parameters() if p.ndim >= least}
+    found = {name: p for name, p in network.named_parameters() if p.ndim >= least}
+    if not found:
+        raise UserError(f"{type(network).__name__} has no convolution whose gradients could be matched; take layers=all")
+    return found
 
 
 def closed_form_moments(
@@ -99,7 +103,8 @@ def backpack_moments(
     extended = extend(copy.deepcopy(head).requires_grad_(True))
     loss = extend(nn.CrossEntropyLoss(reduction="sum"))(extended(features), labels)
     with backpack(BatchGrad(), retain_graph=True):
-        loss.backward(inputs=list(extended.parameters()), create_graph=graph, retain_graph=True)
+        # Its hooks run on the way to the layer's input; backward() would also fill .grad of everything before that.
+        torch.autograd.grad(loss, features, create_graph=graph, retain_graph=True)
     g = extended.weight.grad_batch
     if head.bias is not None:
         g = torch.cat([g, extended.bias.grad_batch[:, :, None]], 2)

@@ -89,7 +89,7 @@ def variance(statistics: Statistics, counts: Tensor) -> Tensor:
 
     From the means of g and g²: what cancels between them is lost of 16 digits.
     """
-    factor = (counts / (counts - 1).clamp(min=1)).double()
+    factor = counts.double() / (counts - 1).clamp(min=1)
     return factor[:, None, None] * (statistics["second"] - statistics["first"].square())
 
 
