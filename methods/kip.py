@@ -85,6 +85,8 @@ def ntk(x: Tensor, z: Tensor, depth: int) -> Tensor:
     for _ in range(depth):
         scale = (of_x[:, None] * of_z).sqrt()
         cosine = sigma / scale
+        if x is z:  # with itself each is correlated exactly, whatever moves: rounding would cost κ₀ half of its digits
+            cosine = torch.where(torch.eye(len(x), dtype=torch.bool, device=x.device), 1.0, cosine)
         sigma = WEIGHT_VARIANCE * scale * _FirstArcCosine.apply(cosine) + BIAS_VARIANCE
         theta = sigma + WEIGHT_VARIANCE * _ZerothArcCosine.apply(cosine) * theta
         of_x, of_z = (WEIGHT_VARIANCE * v / 2 + BIAS_VARIANCE for v in (of_x, of_z))  # κ₁(1) = ½
@@ -98,8 +100,7 @@ def _angle(cosine: Tensor) -> Tensor:
 class _ZerothArcCosine(torch.autograd.Function):
     """κ₀(c) = (π − arccos c)/2π = E[1(u > 0) 1(v > 0)] for normal u, v of correlation c.
 
-    Its slope 1/(2π √(1 − c²)) has no bound at c = 1, where every image meets itself and c does not change: there, where
-    torch would multiply infinity by 0, it is kept finite.
+    Its slope 1/(2π √(1 − c²)) has no bound at c = ±1, where an image meets itself or its double: it is kept finite.
     """
 
     @staticmethod
