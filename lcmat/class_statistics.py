@@ -76,7 +76,9 @@ def matched_weights(network: nn.Module, layers: str) -> dict[str, Tensor]:
     least = 4 if layers == "convolutions" else 2
     found = {name: p for name, p in network.named_parameters() if p.ndim >= least}
     if not found:
-        raise UserError(f"{type(network).__name__} has no convolution whose gradients could be matched; take layers=all")
+        raise UserError(
+            f"{type(network).__name__} has no convolution whose gradients could be matched; take layers=all"
+        )
     return found
 
 

@@ -66,7 +66,8 @@ class Condenser:
     def resolved(self, sizes: list[int], options: Mapping[str, object]) -> dict[str, object]:
         """Return all options for so many images of each class; raise UserError for bad ones."""
         options = checked_options(self.name, self.options, options)
-        return options if self.resolve is None else self.resolve(sizes, **options)
+        resolved = options if self.resolve is None else self.resolve(sizes, **options)
+        return {name: resolved[name] for name in self.options}
 
 
 @dataclass(frozen=True, eq=False)

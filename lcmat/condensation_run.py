@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from lcmat import records
-from lcmat.bench import Bench, Run
+from lcmat.bench import Bench, Run, Settings
 from lcmat.condensation import Condenser, Task
 from lcmat.errors import UserError
 from lcmat.evaluation import checkpoint_keys, evaluate, forget
@@ -84,7 +84,13 @@ def configuration(bench: Bench, run: Run, options: dict[str, object]) -> dict[st
         "precision": str(bench.compute.precision).removeprefix("torch."),
         "seed": run.seed,
         "condensing": records.config_hash(condensing(bench, run, options)),
+        **evaluations_of(settings),
     }
+
+
+def evaluations_of(settings: Settings) -> dict[str, int]:
+    """Return how many networks are trained, as a configuration says it: nothing for the usual one."""
+    return {} if settings.evaluations == 1 else {"evaluations": settings.evaluations}
 
 
 def check(bench: Bench, run: Run, options: dict[str, object]) -> set[str]:
