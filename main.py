@@ -1,6 +1,7 @@
-"""Select a subset of a dataset, train a fresh network on it, record the test accuracy.
+"""Select a subset of a dataset or condense it, train a fresh network on that, record the test accuracy.
 
 python main.py --dataset digits --selection LCMat-S Uniform --fraction 0.01 0.1 --epochs 60 --seed 0 1 2
+python main.py --dataset digits --image_size 16 --selection DM --model ConvNet3 --ipc 10
 python main.py --dataset CIFAR10 --data_path data --selection LCMat-S --fraction 0.01 --seed 0
 python main.py --help
 """

@@ -3,18 +3,22 @@
 import torch
 from torch import Tensor
 
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+from lcmat import siamese
+
+AUGMENTATIONS = ("none", "crop", "crop_flip", *siamese.TRAINING)
 PADDING = 4
 
 
 def augment(images: Tensor, name: str, generator: torch.Generator) -> Tensor:
     """Return the batch (b, c, h, w) under the augmentation called `name`, each image with a draw of its own.
 
+    Those of `siamese.TRAINING` follow later, on normalised images: here they do nothing.
+
     crop: shift by up to 4 pixels in each direction over a border filled by reflection (RandomCrop with padding 4 and
     padding_mode "reflect"); on images below 32 pixels the padding shrinks in proportion, to 1 at 8.
     crop_flip: the same, and mirrored with probability ½. Draws come from the CPU `generator`: equal on all devices.
     """
-    if name == "none":
+    if name not in ("crop", "crop_flip"):
         return images
     count, _, height, width = images.shape
     rows = _reflected(count, height, generator)
@@ -39,8 +43,9 @@ def _reflected(count: int, size: int, generator: torch.Generator) -> Tensor:
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return uint8 images (b, c, h, w) as (x / 255 − mean) / std, with channels last in memory.
 
-    mean, std: (c,) for pixel values in [0, 1]; the result has their type.
+    mean, std: (c,) for pixel values in [0, 1]; the result has their type. Images of floats (synthetic ones) are on
+    the scale of mean and std already.
     """
-    scale = 1 / (255 * std)
+    scale = 1 / (std if images.is_floating_point() else 255 * std)
     scaled = images.to(mean.dtype) * scale[:, None, None] - (mean / std)[:, None, None]
     return scaled.contiguous(memory_format=torch.channels_last)

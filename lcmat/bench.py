@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lcmat import records, seeds
+from lcmat.condensation import Condenser
 from lcmat.data.splits import Dataset, Split, held_out
 from lcmat.files import sha256_of
 from lcmat.hardware import make_repeatable
@@ -41,6 +42,8 @@ class Settings:
     selection_test_fraction: float = 1.0
     hold_out: bool = False  # in every run; else only for methods that need validation signals
     val_ratio: float = 0.2
+    evaluations: int = 1  # networks that are trained on what a run chose or made
+    snapshots: int = 10  # of synthetic images while they are learned
     memory: int | None = None  # bytes for what selection could also form again; None: a quarter of what is free
     save_path: Path = Path("result")
     cache_path: Path = Path("cache")
@@ -54,7 +57,7 @@ class Settings:
 class Run:
     """One cell of a table for one seed. Either a fraction or a budget."""
 
-    method: Method
+    method: Method | Condenser
     seed: int
     fraction: float | None = None
     budget: int | None = None

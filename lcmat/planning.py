@@ -16,8 +16,10 @@ import torch
 
 from lcmat import data, experiment, options
 from lcmat.bench import Bench, Run, make_bench
+from lcmat.condensation import Condenser
 from lcmat.data.splits import Dataset
 from lcmat.errors import UserError, lookup
+from lcmat.evaluation import suited
 from lcmat.given import given
 from lcmat.hardware import choose_device, choose_precision
 from lcmat.selection import Method
@@ -28,11 +30,11 @@ from lcmat.training import Compute
 class Rooms:
     """The methods and networks that names stand for.
 
-    method: returns a method by its name. methods: all names. build: called as build(name, num_classes, channels, size).
-    networks: all names.
+    method: returns a method of selection or condensation by its name. methods: all names of the former. build: called
+    as build(name, num_classes, channels, size). networks: all names.
     """
 
-    method: Callable[[str], Method]
+    method: Callable[[str], Method | Condenser]
     methods: tuple[str, ...]
     build: Callable[..., torch.nn.Module]
     networks: tuple[str, ...]
@@ -68,6 +70,8 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     jobs: dict[str, Job] = {}
     for args, of_args in zip(several, chosen, strict=True):
         bench = _bench(args, rooms, benches)
+        if args.ipc:
+            args.budget = [count * bench.dataset.num_classes for count in args.ipc]
         runs = runs_of(args, of_args)
         experiment.check(bench, runs)
         for job in (Job(bench, run) for run in runs):
@@ -75,7 +79,7 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     return list(jobs.values())
 
 
-def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method]:
+def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     """Spell names canonically in `args`, refuse what cannot be, and return the methods asked for."""
     args.dataset = data.resolve(args.dataset)
     args.model, *args.cross = (lookup("network", name, rooms.networks) for name in (args.model, *args.cross))
@@ -88,10 +92,20 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method]:
     else:
         names = [one for name in options.methods_of(args) for one in _expanded(name, rooms)]
         chosen = [rooms.method(name) for name in names]
+    condensing = any(isinstance(method, Condenser) for method in chosen)
+    if condensing and args.evaluation is None:
+        args.evaluation = "zhao"
+    if args.signals and (condensing or args.ipc):
+        raise UserError("--signals hold no images: condensation and --ipc need a --dataset")
+    if condensing and (args.select_only or args.export):
+        raise UserError("--select_only and --export are for chosen images; synthetic ones lie beside their record")
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
-    return [method.under(experiment.options_of(settings, method)) for method in chosen]
+    return [
+        method if isinstance(method, Condenser) else method.under(experiment.options_of(settings, method))
+        for method in chosen
+    ]
 
 
 def _given(args: argparse.Namespace) -> Method:
@@ -116,7 +130,7 @@ def set_threads(several: list[argparse.Namespace]) -> None:
         torch.set_num_threads(max(wanted))
 
 
-def runs_of(args: argparse.Namespace, chosen: list[Method]) -> list[Run]:
+def runs_of(args: argparse.Namespace, chosen: list[Method | Condenser]) -> list[Run]:
     """Return the runs that a command line asks for, in order."""
     networks = getattr(args, "test_models", None) or (args.model, *args.cross)
     sizes = [{"budget": n} for n in args.budget] if args.budget else [{"fraction": f} for f in args.fraction or [0.1]]
@@ -155,7 +169,11 @@ def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) ->
         compute = Compute(device, torch.float32, dataset.mean, dataset.std)
         known[key] = make_bench(dataset, compute, rooms.network, settings)
     bench = known[key]
-    settings = replace(settings, recipe=replace(settings.recipe, augmentation=bench.dataset.augmentation))
+    if args.evaluation is None or args.augmentation is not None:
+        recipe = replace(settings.recipe, augmentation=bench.dataset.augmentation)
+    else:
+        recipe = suited(settings.recipe, bench.dataset.name)
+    settings = replace(settings, recipe=recipe)
     compute = replace(bench.compute, precision=choose_precision(args.precision, device))
     return replace(bench, compute=compute, settings=settings)
 

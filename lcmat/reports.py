@@ -139,7 +139,7 @@ def cross(found: Found) -> list[Path]:
             other, figure = cells.get((fraction, "Uniform", network)), cell.published
             against = None if method == "Uniform" or other is None else tables.paired(cell, other)
             said = "" if figure is None else f"{figure.mean:.2f}"
-            beside.append([*lead, network, f"{len(cell.final)} of {len(wanted[fraction, method, network])}"])
+            beside.append([*lead, network, f"{len(cell.by_seed)} of {len(wanted[fraction, method, network])}"])
             beside[-1] += [spread(cell.final), spread(cell.best), in_words(against), said]
             numbers.append([fraction, method, network, len(cell.final)])
             numbers[-1] += [*tables.mean_std(cell.final), *tables.mean_std(cell.best)]

@@ -109,13 +109,18 @@ class Method:
 
     def resolved(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
         """Return all options of the method for a last layer of (classes, features); raise UserError for bad ones."""
-        for name in options:
-            if name not in self.options:
-                known = suggest(name, self.options) if self.options else "; it has no options"
-                raise UserError(f"{self.name} has no option '{name}'{known}")
-            _check_type(f"{self.name}: {name}", options[name], self.options[name])
-        options = {**self.options, **options}
+        options = checked_options(self.name, self.options, options)
         return options if self.resolve is None else self.resolve(classes, features, **options)
+
+
+def checked_options(owner: str, defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Return the defaults with what is given in their place; raise UserError for unknown names and wrong kinds."""
+    for name in given:
+        if name not in defaults:
+            known = suggest(name, defaults) if defaults else "; it has no options"
+            raise UserError(f"{owner} has no option '{name}'{known}")
+        _check_type(f"{owner}: {name}", given[name], defaults[name])
+    return {**defaults, **given}
 
 
 def _check_type(name: str, value: object, default: object) -> None:

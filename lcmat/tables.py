@@ -27,10 +27,18 @@ class Published:
     mean: float
     std: float | None
 
+    @property
+    def last(self) -> bool:
+        """Whether it is an accuracy after the last epoch, as the condensation literature gives it; else a best one."""
+        return self.table in ("4", "5")
+
 
 @dataclass(frozen=True)
 class Cell:
-    """The test accuracies of one method at one fraction over seeds, in per cent, and the published figure if any."""
+    """The test accuracies of one method at one fraction, in per cent, and the published figure if any.
+
+    seeds: the seed of each; several networks may have been trained for a seed.
+    """
 
     final: tuple[float, ...]
     best: tuple[float, ...]
@@ -38,9 +46,19 @@ class Cell:
     seeds: tuple[int, ...] = ()
 
     @property
+    def by_seed(self) -> dict[int, float]:
+        """The mean final accuracy of each seed's networks."""
+        return {
+            seed: statistics.fmean(v for s, v in zip(self.seeds, self.final, strict=True) if s == seed)
+            for seed in dict.fromkeys(self.seeds)
+        }
+
+    @property
     def difference(self) -> float | None:
-        """Mean best accuracy minus the published one, which is a best accuracy, too."""
-        return None if self.published is None else statistics.fmean(self.best) - self.published.mean
+        """Mean best accuracy minus the published one, which is a best accuracy, too; of final ones the same."""
+        if self.published is None:
+            return None
+        return statistics.fmean(self.final if self.published.last else self.best) - self.published.mean
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class Paired:
 
 def paired(cell: Cell, other: Cell) -> Paired | None:
     """Compare two cells seed by seed, by Student's t for the mean of differences; None without a common seed."""
-    values, others = dict(zip(cell.seeds, cell.final, strict=True)), dict(zip(other.seeds, other.final, strict=True))
+    values, others = cell.by_seed, other.by_seed
     differences = [values[seed] - others[seed] for seed in values if seed in others]
     n = len(differences)
     if not n:
@@ -221,12 +239,12 @@ def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | Non
     """Return the cell of records by seed, None if there are none; `published` as from `read_published`."""
     if not found:
         return None
-    ordered = dict(sorted(found.items()))
+    trainings = [(seed, one) for seed, record in sorted(found.items()) for one in record.get("evaluations", [record])]
     return Cell(
-        tuple(record["test_accuracy"] for record in ordered.values()),
-        tuple(record["best_test_accuracy"] for record in ordered.values()),
-        published_of(published or {}, next(iter(ordered.values()))),
-        tuple(ordered),
+        tuple(one["test_accuracy"] for _, one in trainings),
+        tuple(one["best_test_accuracy"] for _, one in trainings),
+        published_of(published or {}, next(iter(found.values()))),
+        tuple(seed for seed, _ in trainings),
     )
 
 
@@ -279,6 +297,9 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
         names = sorted(name for name in ratios if ratios[name] == ratio)
         of = "" if len(names) == len(ratios) else f"{', '.join(names)}: "
         parts.append(f"{of}{ratio:g} held out for validation, fractions are of the rest")
+    several = sorted({len(r["evaluations"]) for r in records if "evaluations" in r})
+    if several:
+        parts.append(f"{' to '.join(str(n) for n in dict.fromkeys((several[0], several[-1])))} networks for each seed")
     if config.get("test_fraction", 1) != 1:
         parts.append(f"{config['test_fraction']:g} of the test images")
     return "; ".join(parts)

@@ -17,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lcmat import seeds
+from lcmat import seeds, siamese
 from lcmat.augmentation import augment, normalise
 from lcmat.data.splits import Split
 from lcmat.errors import UserError, lookup
 from lcmat.files import load_tensors, save_tensors
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
-SCHEDULERS = ("CosineAnnealingLR", "StepLR", "constant")
+SCHEDULERS = ("CosineAnnealingLR", "StepLR", "MultiStepLR", "constant")
+# MultiStepLR: where in the training it steps.
+MILESTONES = (2 / 3, 5 / 6)
 # Losses are looked at this often, not at every step: each look waits for the device.
 CHECK_STEPS = 50
 TEST_BATCH = 500
@@ -45,10 +47,10 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
-    scheduler: str = "CosineAnnealingLR"  # per step, down to min_lr; or StepLR, or constant
+    scheduler: str = "CosineAnnealingLR"  # per step, down to min_lr; or StepLR, MultiStepLR (at MILESTONES), constant
     min_lr: float = 1e-4
     step_size: float = 50  # StepLR: epochs
-    gamma: float = 0.5  # StepLR
+    gamma: float = 0.5  # StepLR, MultiStepLR
     augmentation: str = "none"
 
     def __post_init__(self) -> None:
@@ -75,7 +77,9 @@ class Recipe:
         if self.scheduler != "CosineAnnealingLR":
             unread += ["min_lr"]
         if self.scheduler != "StepLR":
-            unread += ["step_size", "gamma"]
+            unread += ["step_size"]
+        if self.scheduler not in ("StepLR", "MultiStepLR"):
+            unread += ["gamma"]
         for name in unread:  # so that trainings that do not differ have equal recipes, and records
             object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
 
@@ -90,11 +94,12 @@ class Compute:
     std: tuple[float, ...]
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Return uint8 images as normalised float32 on the device."""
-        return normalise(images.to(self.device, non_blocking=True), *self._statistics)
+        """Return images, uint8 or on the scale of [0, 1], as normalised float32 on the device."""
+        return normalise(images.to(self.device, non_blocking=True), *self.statistics)
 
     @functools.cached_property
-    def _statistics(self) -> tuple[Tensor, Tensor]:
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, on the device."""
         return torch.tensor(self.mean, device=self.device), torch.tensor(self.std, device=self.device)
 
     def autocast(self) -> torch.autocast:
@@ -192,12 +197,13 @@ def _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, w
         )
         for step, (images, labels, positions) in enumerate(bar):
             inputs = compute.inputs(augment(images, recipe.augmentation, draw))
+            inputs, mix = siamese.training_batch(inputs, recipe.augmentation, draw)
             labels = labels.to(compute.device)
             with compute.autocast():
                 logits = network(inputs)
             logits = logits.float()
             weight = None if weights is None else weights[positions].to(compute.device)
-            loss = weighted_cross_entropy(logits, labels, weight)
+            loss = mixed_cross_entropy(logits, labels, weight, mix)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             recent.append((loss.detach(), optimizer.param_groups[0]["lr"]))
@@ -216,6 +222,15 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | Non
     if weights is None:
         return F.cross_entropy(logits, labels)
     return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
+
+
+def mixed_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, mix: siamese.Mix | None) -> Tensor:
+    """Return the same, each image's share of its own label and the rest of its partner's, where a batch was mixed."""
+    own = weighted_cross_entropy(logits, labels, weights)
+    if mix is None:
+        return own
+    of_partner = None if weights is None else weights[mix.partner]
+    return mix.share * own + (1 - mix.share) * weighted_cross_entropy(logits, labels[mix.partner], of_partner)
 
 
 @torch.no_grad()
@@ -268,6 +283,9 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> 
         return schedulers.CosineAnnealingLR(optimizer, recipe.epochs * steps, eta_min=recipe.min_lr)
     if recipe.scheduler == "StepLR":
         return schedulers.StepLR(optimizer, max(1, round(recipe.step_size * steps)), recipe.gamma)
+    if recipe.scheduler == "MultiStepLR":
+        milestones = [max(1, round(share * recipe.epochs * steps)) for share in MILESTONES]
+        return schedulers.MultiStepLR(optimizer, milestones, recipe.gamma)
     return schedulers.ConstantLR(optimizer, factor=1.0)
 
 

@@ -1,8 +1,12 @@
-"""Reduction methods by name. To add one, write a file here that makes a `Method`: every module is looked through."""
+"""Reduction methods by name: selection methods, and beside them condensation methods, which make images.
+
+To add one, write a file here that makes a `Method` or a `Condenser`: every module is looked through.
+"""
 
 import importlib
 import pkgutil
 
+from lcmat.condensation import Condenser
 from lcmat.context import Context
 from lcmat.errors import lookup
 from lcmat.selection import Method, Subset, select_with
@@ -10,11 +14,14 @@ from lcmat.signals import Signals
 
 _MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 _METHODS = {value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Method)}
+_CONDENSERS = {
+    value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Condenser)
+}
 _ALIASES = {"Random": "Uniform"}
 
 
 def names() -> list[str]:
-    """Return the canonical names of all methods."""
+    """Return the canonical names of all selection methods."""
     return list(_METHODS)
 
 
@@ -22,6 +29,22 @@ def get(name: str) -> Method:
     """Return the method called `name`, whatever its case; raise UserError that names the nearest known one."""
     found = lookup("selection method", name, [*_METHODS, *_ALIASES])
     return _METHODS[_ALIASES.get(found, found)]
+
+
+def condensers() -> list[str]:
+    """Return the canonical names of all condensation methods."""
+    return list(_CONDENSERS)
+
+
+def condenser(name: str) -> Condenser:
+    """Return the condensation method called `name`, whatever its case; raise UserError that names the nearest one."""
+    return _CONDENSERS[lookup("condensation method", name, _CONDENSERS)]
+
+
+def find(name: str) -> Method | Condenser:
+    """Return the method of either kind called `name`; raise UserError that names the nearest known one."""
+    found = lookup("method", name, [*_METHODS, *_ALIASES, *_CONDENSERS])
+    return _CONDENSERS.get(found) or get(found)
 
 
 def select(

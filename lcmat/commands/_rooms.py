@@ -5,7 +5,7 @@ import nets
 from lcmat.planning import Rooms
 
 ROOMS = Rooms(
-    method=lambda name: methods.get(name),
+    method=lambda name: methods.find(name),
     methods=tuple(methods.names()),
     build=lambda *words: nets.build(*words),
     networks=tuple(nets.names()),

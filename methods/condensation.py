@@ -1,0 +1,194 @@
+"""Condensation by matching: DC, DSA, DM and LCMat-C, each a matching loss and a schedule; and random real images.
+
+Options that are None depend on the number of images of each class.
+"""
+
+import warnings
+
+from lcmat import seeds, siamese
+from lcmat.class_statistics import LAYERS
+from lcmat.condensation import Condenser, Schedule, Task, check_numbers, condense
+from lcmat.curvature import check_radius
+from lcmat.errors import lookup
+from lcmat.matching import METRICS, curvature_matching, feature_matching, gradient_matching
+from lcmat.siamese import DSA as DSA_STRATEGY
+from lcmat.siamese import IDC_MATCHING, IDC_NETWORK, NONE, strategy_for
+from lcmat.synthetic import INITIALISATIONS, Synthetic, initial
+
+# By name: the augmentation that real and synthetic images share, and that of the network's training.
+AUGMENTATIONS = {"none": (NONE, NONE), "dsa": (DSA_STRATEGY, DSA_STRATEGY), "idc": (IDC_MATCHING, IDC_NETWORK)}
+
+
+def dc(
+    task: Task,
+    iterations: int = 1000,
+    steps: int | None = None,
+    network_epochs: int | None = None,
+    batch: int = 256,
+    image_lr: float = 0.1,
+    image_momentum: float = 0.5,
+    init: str = "noise",
+    factor: int = 1,
+    metric: str = "cosine",
+    layers: str = "all",
+    augmentation: str = "none",
+    network_lr: float = 0.01,
+    network_batch: int = 256,
+) -> Synthetic:
+    """Match gradients along the training of a network on the synthetic images (Zhao et al., ICLR 2021).
+
+    A new network each iteration; after each of its `steps` it is trained `network_epochs` epochs on S.
+    """
+    shared, network = strategies(task, augmentation)
+    schedule = Schedule(
+        iterations, steps, "synthetic", passes=network_epochs, batch=network_batch, lr=network_lr, strategy=network
+    )
+    return condense(
+        task, gradient_matching(metric, layers), schedule, init=init, factor=factor, strategy=shared, batch=batch,
+        image_lr=image_lr, image_momentum=image_momentum,
+    )  # fmt: skip
+
+
+def dsa(
+    task: Task,
+    iterations: int = 1000,
+    steps: int | None = None,
+    network_epochs: int | None = None,
+    batch: int = 256,
+    image_lr: float = 0.1,
+    image_momentum: float = 0.5,
+    init: str = "real",
+    factor: int = 1,
+    metric: str = "cosine",
+    layers: str = "all",
+    augmentation: str = "dsa",
+    network_lr: float = 0.01,
+    network_batch: int = 256,
+) -> Synthetic:
+    """Match gradients as DC does, under siamese augmentation (Zhao & Bilen, ICML 2021)."""
+    return dc(
+        task, iterations, steps, network_epochs, batch, image_lr, image_momentum, init, factor, metric, layers,
+        augmentation, network_lr, network_batch,
+    )  # fmt: skip
+
+
+def dm(
+    task: Task,
+    iterations: int = 20_000,
+    batch: int = 256,
+    image_lr: float | None = None,
+    image_momentum: float = 0.5,
+    init: str = "real",
+    factor: int = 1,
+    augmentation: str = "dsa",
+) -> Synthetic:
+    """Match mean features under random networks, a new one each iteration (Zhao & Bilen, WACV 2023)."""
+    shared, _ = strategies(task, augmentation)
+    return condense(
+        task, feature_matching(), Schedule(iterations), init=init, factor=factor, strategy=shared, batch=batch,
+        image_lr=image_lr, image_momentum=image_momentum,
+    )  # fmt: skip
+
+
+def lcmat_c(
+    task: Task,
+    rho: float = 0.1,
+    metric: str = "squared",
+    layers: str = "convolutions",
+    iterations: int = 2000,
+    steps: int = 100,
+    batch: int = 64,
+    image_lr: float | None = None,
+    image_momentum: float = 0.5,
+    init: str = "noise",
+    factor: int = 1,
+    augmentation: str = "idc",
+    network_lr: float = 0.01,
+    network_momentum: float = 0.9,
+    network_weight_decay: float = 5e-4,
+    network_images: int = 2000,
+    network_batch: int = 64,
+    backpack: bool = False,
+) -> Synthetic:
+    """Match gradients and their variance along the training of a network on the real images (LCMat, Eq. 15).
+
+    A new network each iteration; after each of its `steps` it is trained on `network_images` images of T. Images are
+    learned as pixels in [0, 1].
+    """
+    fewest = min(min(batch, len(own)) for own, size in zip(task.positions, task.sizes, strict=True) if size)
+    if rho > 0 and (fewest < 2 or min(size for size in task.sizes if size) * factor**2 < 2):
+        warnings.warn(
+            "LCMat-C: the variance of a class's gradients needs two real and two synthetic images; where there are "
+            "fewer its term is left out",
+            stacklevel=2,
+        )
+    shared, network = strategies(task, augmentation)
+    schedule = Schedule(
+        iterations, steps, "real", images=network_images, batch=network_batch, lr=network_lr,
+        momentum=network_momentum, weight_decay=network_weight_decay, strategy=network,
+    )  # fmt: skip
+    return condense(
+        task, curvature_matching(rho, metric, layers, backpack), schedule, space="pixels", init=init, factor=factor,
+        strategy=shared, batch=batch, image_lr=image_lr, image_momentum=image_momentum,
+    )  # fmt: skip
+
+
+def random_real(task: Task) -> Synthetic:
+    """Draw real images at random: what condensation is compared with, trained on in the same way."""
+    draw = seeds.generator(task.seed, "initial images")
+    return Synthetic(*initial(task.split, task.sizes, "real", 1, draw, *task.compute.statistics))
+
+
+def strategies(task: Task, augmentation: str) -> tuple[siamese.Strategy, siamese.Strategy]:
+    """Return the augmentation shared by real and synthetic images, and that of the network's training."""
+    shared, network = AUGMENTATIONS[augmentation]
+    return strategy_for(task.dataset, shared), strategy_for(task.dataset, network)
+
+
+def _per_class(sizes: list[int]) -> float:
+    return sum(sizes) / len(sizes)
+
+
+def resolve(sizes: list[int], **options: object) -> dict[str, object]:
+    """Refuse what cannot be in the options that the matching methods share."""
+    check_numbers(options, at_least_one=("iterations", "steps", "batch", "factor", "network_epochs", "network_images"))
+    check_numbers(options, at_least_two=("network_batch",))
+    check_numbers(options, positive=("image_lr", "network_lr"))
+    check_numbers(options, not_negative=("image_momentum", "network_momentum", "network_weight_decay"))
+    for name, known in (
+        ("init", INITIALISATIONS), ("metric", METRICS), ("layers", LAYERS), ("augmentation", AUGMENTATIONS),
+    ):  # fmt: skip
+        if name in options:
+            options[name] = lookup(name, str(options[name]), known)
+    return options
+
+
+def resolve_dc(sizes: list[int], steps: int | None, network_epochs: int | None, **rest: object) -> dict[str, object]:
+    """Fill in steps and epochs of DC and DSA: 1 and 1 for one image of each class, 10 and 50 for 10, 50 and 10 for 50.
+
+    The published code gives these; between them as many steps as images, and 500 epochs in all.
+    """
+    per_class = max(1, round(_per_class(sizes)))
+    steps = per_class if steps is None else steps
+    if network_epochs is None:
+        network_epochs = 1 if per_class == 1 else max(1, round(500 / per_class))
+    return resolve(sizes, steps=steps, network_epochs=network_epochs, **rest)
+
+
+def resolve_dm(sizes: list[int], image_lr: float | None, **rest: object) -> dict[str, object]:
+    """Fill in the learning rate: 1, and 10 from 100 images of each class on."""
+    rate = (10.0 if _per_class(sizes) >= 100 else 1.0) if image_lr is None else image_lr
+    return resolve(sizes, image_lr=rate, **rest)
+
+
+def resolve_lcmat_c(sizes: list[int], rho: float, image_lr: float | None, **rest: object) -> dict[str, object]:
+    """Fill in the learning rate: 0.005 for 10 images of each class, in proportion for other numbers."""
+    rate = 0.005 * _per_class(sizes) / 10 if image_lr is None else image_lr
+    return resolve(sizes, rho=check_radius(rho), image_lr=rate, **rest)
+
+
+DC = Condenser("DC", dc, resolve_dc)
+DSA = Condenser("DSA", dsa, resolve_dc)
+DM = Condenser("DM", dm, resolve_dm)
+LCMAT_C = Condenser("LCMat-C", lcmat_c, resolve_lcmat_c)
+RANDOM_REAL = Condenser("RandomReal", random_real, networks=False)
