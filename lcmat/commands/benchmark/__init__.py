@@ -13,9 +13,9 @@ from lcmat.options import SWITCH, Parser
 def main(argv: list[str]) -> int:
     """Run the benchmarks named, or all."""
     # Here, since processes whose memory is measured come through this file, too.
-    from lcmat.commands.benchmark import selecting, training
+    from lcmat.commands.benchmark import condensing, selecting, training
 
-    benchmarks = selecting.BENCHMARKS | training.BENCHMARKS
+    benchmarks = selecting.BENCHMARKS | training.BENCHMARKS | condensing.BENCHMARKS
     parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help=f"which of {', '.join(benchmarks)} (default: all)")
