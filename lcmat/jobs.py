@@ -8,6 +8,7 @@ that machines share this needs one with locks (NFS 4 has them).
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[
     """
     found: dict[int, dict] = {}
     pending = dict(enumerate(jobs))
+    waiting = False
     while pending:
         before = len(pending)
         for number, job in list(pending.items()):
@@ -46,6 +48,9 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[
                 del pending[number]
                 tell(number, job, record, known)
         if len(pending) == before:
+            if not waiting:
+                print(f"waiting for {len(pending)} runs that other processes work on", file=sys.stderr)
+            waiting = True
             time.sleep(PATIENCE)
     return [found[number] for number in range(len(jobs))]
 
