@@ -12,6 +12,7 @@ import yaml
 from lcmat.approximate_greedy import GREEDY
 from lcmat.bench import Settings
 from lcmat.errors import UserError, lookup, suggest
+from lcmat.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.memory import parse_size
 from lcmat.selection import check_fraction
 from lcmat.training import Recipe
@@ -56,16 +57,17 @@ class Formatter(argparse.HelpFormatter):
 
 
 class OneOfTwo(argparse.Action):
-    """Two flags for one thing, of which the later one counts: flags win over a script's or a file's."""
+    """Flags for one thing, of which the last one counts: flags win over a script's or a file's."""
 
     def __init__(self, *args: object, other: str, **options: object) -> None:
         super().__init__(*args, **options)
-        self.other = other
+        self.others = other.split()
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: object, *_: object) -> None:
-        """Keep the value and forget the other flag's."""
+        """Keep the value and forget the other flags'."""
         setattr(namespace, self.dest, values)
-        setattr(namespace, self.other, None)
+        for other in self.others:
+            setattr(namespace, other, None)
 
 
 INT = {"type": int, "metavar": "N"}
@@ -85,6 +87,7 @@ def build_parser(program: str = "main.py") -> Parser:
     _add_data(parser.add_argument_group("data"))
     _add_pretraining(parser.add_argument_group("the network that selects"))
     _add_selection(parser.add_argument_group("selection"))
+    _add_condensation(parser.add_argument_group("condensation: LCMat-C, DC, DSA, DM, KIP, RandomReal"))
     _add_training(parser.add_argument_group("training on the subset"))
     _add_testing(parser.add_argument_group("testing"))
     _add_running(parser.add_argument_group("running"))
@@ -102,7 +105,7 @@ def _add_data(group) -> None:
         help="select from a .npz of features, logits and labels; write indices, no training",
     )
     add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
-    add("--augmentation", help="none, crop or crop_flip (default: the dataset's own)")
+    add("--augmentation", help="none, crop, crop_flip, dsa or idc (default: the dataset's own)")
     add("--image_column", metavar="NAME", help="hf: the column of images (default: found)")
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
@@ -135,7 +138,7 @@ def _add_selection(group) -> None:
     add(
         "--fraction",
         action=OneOfTwo,
-        other="budget",
+        other="budget ipc",
         nargs="+",
         **FLOAT,
         help="shares of the training set (default: 0.1)",
@@ -143,11 +146,12 @@ def _add_selection(group) -> None:
     add(
         "--budget",
         action=OneOfTwo,
-        other="fraction",
+        other="fraction ipc",
         nargs="+",
         **INT,
         help="numbers of samples, in place of --fraction",
     )
+    add("--ipc", action=OneOfTwo, other="fraction budget", nargs="+", **INT, help="images of each class, likewise")
     add("--balance", default=True, **SWITCH, help="select class by class")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
@@ -166,8 +170,17 @@ def _add_selection(group) -> None:
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
+def _add_condensation(group) -> None:
+    add = group.add_argument
+    add("--factor", **INT, default=1, help="images stored in each synthetic one, squared")
+    add("--backpack", default=False, **SWITCH, help="LCMat-C: gradient variance by BackPACK, not in closed form")
+    add("--snapshots", **INT, default=10, help="synthetic images saved while they are learned; 0: none")
+
+
 def _add_training(group) -> None:
     add = group.add_argument
+    add("--evaluation", metavar="RECIPE", help="zhao or idc sets what follows (default: zhao with synthetic images)")
+    add("--evaluations", **INT, default=1, help="networks trained for each seed")
     add("--epochs", **INT, default=200, help="epochs")
     add("--batch", "-b", "--batch-size", **INT, default=128, help="batch size")
     add("--train_batch", "-tb", **INT, help="batch size here (default: as --batch)")
@@ -221,6 +234,7 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
     first, _ = parser.parse_known_args(list(argv))
     defaults = _from_yaml(Path(first.config), parser) if first.config else []
     args, extra = parser.parse_known_args([*defaults, *argv])
+    args.given = _given(parser, [*defaults, *argv])
     if extra:
         flags = [word for word in parser._option_string_actions if word.startswith("--")]
         word = extra[0].split("=")[0]
@@ -228,6 +242,14 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
             raise UserError(f"unknown flag {word}{_nearest(word, flags)}; see --help")
         raise UserError(f"unexpected argument '{word}'; see --help")
     return args
+
+
+def _given(parser: Parser, words: list[str]) -> set[str]:
+    """Return the names of the flags that the words set, whatever to."""
+    unset = object()
+    blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
+    parser.parse_known_args(words, blank)
+    return {name for name, value in vars(blank).items() if value is not unset}
 
 
 def _from_yaml(path: Path, parser: Parser) -> list[str]:
@@ -321,6 +343,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """
     for fraction in args.fraction or []:
         check_fraction(fraction)
+    if any(count < 1 for count in args.ipc or []):
+        raise UserError(f"--ipc must be at least 1, not {min(args.ipc)}")
     if args.workers is not None and args.workers < 0:
         raise UserError(f"--workers must be 0 or more, not {args.workers}")
     if args.image_size is not None and args.image_size < 1:
@@ -331,10 +355,10 @@ def settings_of(args: argparse.Namespace) -> Settings:
     for name in ("test_fraction", "selection_test_fraction", "val_ratio"):
         if not 0 < getattr(args, name) <= 1:
             raise UserError(f"--{name} must lie above 0 and at most at 1, not {getattr(args, name):g}")
-    for name in ("test_interval", "selection_test_interval", "checkpoint_interval"):
+    for name in ("test_interval", "selection_test_interval", "checkpoint_interval", "snapshots"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name} must be 0 or more, not {getattr(args, name)}")
-    for name in ("initialisations", "initialisation_epochs"):
+    for name in ("initialisations", "initialisation_epochs", "evaluations", "factor"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     for name in ("pretrained", "resume"):
@@ -354,12 +378,13 @@ def settings_of(args: argparse.Namespace) -> Settings:
             "K": args.K,
             "weights": args.weights,
             "greedy": lookup("greedy", args.greedy, GREEDY),
+            "factor": args.factor,
+            "backpack": args.backpack,
             **options_of(args),
         },
-        recipe=_recipe(
-            args, "", args.train_batch,
-            scheduler=args.scheduler, min_lr=args.min_lr, step_size=args.step_size, gamma=args.gamma,
-        ),
+        recipe=_training_recipe(args),
+        evaluations=args.evaluations,
+        snapshots=args.snapshots,
         memory=args.memory,
         test_interval=args.test_interval,
         test_fraction=args.test_fraction,
@@ -372,6 +397,19 @@ def settings_of(args: argparse.Namespace) -> Settings:
         resume_from=Path(args.resume) if isinstance(args.resume, str) else None,
         checkpoint_seconds=args.checkpoint_interval,
     )  # fmt: skip
+
+
+def _training_recipe(args: argparse.Namespace) -> Recipe:
+    """Return the recipe that --evaluation names, with the flags given over it; without it, what the flags say."""
+    rest = {name: getattr(args, name) for name in ("scheduler", "min_lr", "step_size", "gamma")}
+    if args.evaluation is None:
+        return _recipe(args, "", args.train_batch, **rest)
+    shared = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay")
+    rest |= {name: getattr(args, name) for name in shared}
+    changes = {name: value for name, value in rest.items() if name in args.given}
+    if args.given & {"batch", "train_batch"}:
+        changes["batch"] = args.batch if args.train_batch is None else args.train_batch
+    return evaluation_recipe(lookup("evaluation", args.evaluation, EVALUATIONS), changes)
 
 
 def _recipe(args: argparse.Namespace, prefix: str, batch: int | None, **rest: object) -> Recipe:
