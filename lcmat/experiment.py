@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 
 import torch
 
-from lcmat import records, seeds
+from lcmat import condensation_run, records
 from lcmat.bench import Bench, Run, Settings
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
+from lcmat.evaluation import evaluate, forget
 from lcmat.files import check_writable
 from lcmat.networks import load_weights
 from lcmat.provision import (
@@ -27,7 +28,6 @@ from lcmat.provision import (
 )
 from lcmat.selection import Method, Subset, class_budgets, select_with
 from lcmat.signals import Signals
-from lcmat.training import train
 
 
 def configuration(bench: Bench, run: Run) -> dict[str, object]:
@@ -36,6 +36,8 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
     A method that reads no signals does not depend on the selection network, so that is left out of its configuration.
     """
     settings, dataset = bench.settings, bench.dataset
+    if condensation_run.is_condensation(run):
+        return condensation_run.configuration(bench, run, options_of(settings, run.method))
     training_size = len(bench.part(run)[0])
     fraction = 1.0 if run.method.everything else run.fraction
     head_size = bench.head_size if run.needs else (0, 0)
@@ -56,6 +58,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
         "test_fraction": settings.test_fraction,
         "precision": str(bench.compute.precision).removeprefix("torch."),
         "seed": run.seed,
+        **condensation_run.evaluations_of(settings),
     }
 
 
@@ -101,10 +104,14 @@ def check(bench: Bench, runs: list[Run]) -> None:
             load_weights(bench.fresh_network(settings.model, "shape"), settings.pretrained)
     hashes, folders = set(), {settings.save_path / "tables", settings.cache_path / "checkpoints"}
     for run in runs:
-        _check_size(bench, run)
+        if condensation_run.is_condensation(run):
+            hashes |= condensation_run.check(bench, run, options_of(settings, run.method))
+        else:
+            _check_size(bench, run)
         config = configuration(bench, run)
         key = records.config_hash(config)
-        hashes |= {key, f"{key}-select", *(cache_key(bench, selector) for selector in selectors(bench, run))}
+        hashes |= {f"{key}-select", *condensation_run.checkpoints(key, settings.evaluations)}
+        hashes |= {*(cache_key(bench, selector) for selector in selectors(bench, run))}
         path = records.record_path(settings.save_path, config, settings.model)
         folders.add(path.parent)
         if path.exists() and records.read_record(path) is None and not settings.overwrite:
@@ -136,29 +143,23 @@ def run_one(bench: Bench, run: Run) -> dict:
     """Do one run, write its record and subset, and return the record."""
     settings = bench.settings
     config = configuration(bench, run)
+    if condensation_run.is_condensation(run):
+        return condensation_run.run_one(bench, run, config, options_of(settings, run.method))
     key = records.config_hash(config)
     path = records.record_path(settings.save_path, config, settings.model)
     signals, seconds, network_facts = signals_of(bench, run)
     context = context_of(bench, run, key) if run.method.needs_context else None
     subset, seconds["select"] = _select(bench, run, signals, context, config)
 
-    network = bench.fresh_network(config["test_model"], run.seed, "train")
-    checkpoint = bench.checkpoint(key)
-    history = train(
-        network,
+    evaluation = evaluate(
+        bench,
+        run,
         bench.dataset.train.take(torch.from_numpy(subset.indices)),
-        settings.recipe,
-        bench.compute,
-        seed=seeds.derive(run.seed, "train"),
-        weights=None if subset.weights is None else torch.from_numpy(subset.weights),
-        test=bench.test_split(settings.test_fraction),
-        test_interval=settings.test_interval,
-        checkpoint=checkpoint,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        resume=settings.resume,
-        label=f"{run.method.name} {config['fraction']:g} seed {run.seed}: training {config['test_model']}",
+        key,
+        f"{run.method.name} {config['fraction']:g} seed {run.seed}",
+        None if subset.weights is None else torch.from_numpy(subset.weights),
     )
-    seconds["train"] = history.seconds
+    seconds["train"] = evaluation.seconds
     record = {
         "dataset": config["dataset"],
         "selection_model": settings.model,
@@ -166,16 +167,13 @@ def run_one(bench: Bench, run: Run) -> dict:
         "selection": run.method.name,
         "fraction": config["fraction"],
         "seed": run.seed,
-        "test_accuracy": history.tests[-1][1],
-        "best_test_accuracy": max(value for _, value in history.tests),
+        **evaluation.facts,
         "test_interval": settings.test_interval,
         "subset_size": len(subset),
         "needs": sorted(run.needs),
         "cost": subset.cost,
         "cost_bound": subset.bound,
         "cost_error": subset.cost_error,
-        "train_accuracy": history.train_accuracy,
-        "tests": history.tests,
         "selection_network": network_facts,
         "indices": path.with_suffix(".npz").name,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
@@ -184,7 +182,7 @@ def run_one(bench: Bench, run: Run) -> dict:
     }
     subset.save(path.with_suffix(".npz"))
     records.write_record(path, record)  # last: a record means that the run is complete
-    checkpoint.unlink(missing_ok=True)
+    forget(bench, key)
     if context is not None:
         context.checkpoint.unlink(missing_ok=True)
     return record
