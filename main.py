@@ -1,6 +1,7 @@
-"""Select a subset of a dataset, train a fresh network on it, record the test accuracy.
+"""Select a subset of a dataset or condense it, train a fresh network on that, record the test accuracy.
 
 python main.py --dataset digits --selection LCMat-S Uniform --fraction 0.01 0.1 --epochs 60 --seed 0 1 2
+python main.py --dataset digits --image_size 16 --selection DM --model ConvNet3 --ipc 10
 python main.py --dataset CIFAR10 --data_path data --selection LCMat-S --fraction 0.01 --seed 0
 python main.py --help
 """
@@ -15,7 +16,9 @@ import nets
 from lcmat import data, experiment, options, tables
 from lcmat.bench import Bench, Run, Settings, make_bench
 from lcmat.commands.tables import report
-from lcmat.errors import lookup
+from lcmat.condensation import Condenser
+from lcmat.errors import UserError, lookup
+from lcmat.evaluation import suited
 from lcmat.hardware import choose_device, choose_precision
 from lcmat.signal_files import load_signals, select_to_files
 from lcmat.training import Compute
@@ -27,12 +30,17 @@ def main(argv: list[str]) -> int:
     args = options.parse(argv)
     args.dataset = data.resolve(args.dataset)
     args.model, *args.cross = (lookup("network", name, nets.names()) for name in (args.model, *args.cross))
-    chosen = [methods.get(name) for name in _expanded(options.methods_of(args))]
+    chosen = [methods.find(name) for name in _expanded(options.methods_of(args))]
+    condensing = any(isinstance(method, Condenser) for method in chosen)
+    if condensing and args.evaluation is None:
+        args.evaluation = "zhao"
     device = choose_device(_device_name(args))
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
     if args.signals:
+        if condensing or args.ipc:
+            raise UserError("--signals hold no images: condensation and --ipc need a --dataset")
         return _select_from_signals(args, chosen, settings)
     columns = {name: getattr(args, name) for name in ("image_column", "label_column", "train_split", "test_split")}
     dataset = data.load(
@@ -43,7 +51,13 @@ def main(argv: list[str]) -> int:
         columns=columns,
         workers=args.workers,
     )
-    settings = replace(settings, recipe=replace(settings.recipe, augmentation=dataset.augmentation))
+    if args.ipc:
+        args.budget = [count * dataset.num_classes for count in args.ipc]
+    if args.evaluation is None or args.augmentation is not None:
+        recipe = replace(settings.recipe, augmentation=dataset.augmentation)
+    else:
+        recipe = suited(settings.recipe, dataset.name)
+    settings = replace(settings, recipe=recipe)
     compute = Compute(device, choose_precision(args.precision, device), dataset.mean, dataset.std)
     bench = make_bench(dataset, compute, _build, settings)
     for line in options.notes(args, loader_used=isinstance(dataset.train, data.FileSplit)):
