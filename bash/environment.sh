@@ -33,4 +33,12 @@ prepare_environment() {
     { (cd "$root" && cat requirements.txt constraints.txt requirements.txt | cksum); echo "$wanted"; } >"$stamp"
 }
 
+# run_grid NAME [flags]: run the grid configs/NAME.yaml, with data, results and caches in the project's folders.
+run_grid() {
+    local name=$1
+    shift
+    PYTHONPATH="$root" exec "$python" -m lcmat grid "$root/configs/$name.yaml" \
+        --data_path "$root/data" --save_path "$root/result" --cache_path "$root/cache" "$@"
+}
+
 prepare_environment "$@" || exit 2

@@ -11,7 +11,8 @@ from lcmat.options import run_command_line
 
 def main(argv: list[str]) -> int:
     """Find the command by name and run it."""
-    known = sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    names = (module.name for module in pkgutil.iter_modules(commands.__path__))
+    known = sorted(name for name in names if not name.startswith("_"))
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m lcmat COMMAND …\n")
         for name in known:

@@ -28,6 +28,7 @@ class Settings:
     """What all runs of one command share. Paths, device and resuming do not determine results; the rest does."""
 
     model: str = "ResNet18"
+    inner_model: str | None = None  # what a method trains that trains networks; None: the model
     selection_recipe: Recipe = PRETRAINING
     pretrained: Path | None = None
     selection_test_interval: int = 0

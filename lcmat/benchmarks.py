@@ -16,7 +16,7 @@ from lcmat import records
 from lcmat.files import write_json, write_text
 from lcmat.hardware import peak_memory
 from lcmat.signals import Signals
-from lcmat.tables import markdown
+from lcmat.table_text import markdown
 
 
 def synthetic_signals(samples: int, features: int, classes: int, seed: int = 0) -> Signals:

@@ -20,7 +20,7 @@ class Context:
     network: the trained network that the signals come from; for methods that need "network".
     fresh_network: called with a number, returns an untrained network, another for each number; recipe: how to train
     it. For methods that need "training". checkpoint: a file of its own that a long selection may keep its state in;
-    resume: whether to go on from what is there.
+    log: a file that it may write its course to, and that stays; resume: whether to go on from what is there.
     """
 
     split: Split
@@ -29,6 +29,7 @@ class Context:
     fresh_network: Callable[[int], nn.Module] | None = None
     recipe: Recipe | None = None
     checkpoint: Path | None = None
+    log: Path | None = None
     resume: bool = False
 
     def __getitem__(self, index: Tensor) -> Context:

@@ -6,11 +6,14 @@ Methods and the network factory are passed in.
 from __future__ import annotations
 
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
-from lcmat import condensation_run, records
+from lcmat import condensation_run, provision, records
 from lcmat.bench import Bench, Run, Settings
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
@@ -44,6 +47,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": bench.fingerprint,
+        **dataset.variant,
         "image_size": dataset.image_shape[1],
         "validation_ratio": bench.ratio(run),
         "selection": run.method.name,
@@ -110,7 +114,7 @@ def check(bench: Bench, runs: list[Run]) -> None:
             _check_size(bench, run)
         config = configuration(bench, run)
         key = records.config_hash(config)
-        hashes |= {f"{key}-select", *condensation_run.checkpoints(key, settings.evaluations)}
+        hashes |= {selection_key(config), *condensation_run.checkpoints(key, settings.evaluations)}
         hashes |= {*(cache_key(bench, selector) for selector in selectors(bench, run))}
         path = records.record_path(settings.save_path, config, settings.model)
         folders.add(path.parent)
@@ -133,6 +137,13 @@ def _check_size(bench: Bench, run: Run) -> None:
         raise UserError("one sample is too few to train on (BatchNorm); raise --fraction or --budget")
 
 
+def in_the_making(bench: Bench, run: Run) -> bool:
+    """Tell whether another process is making what the run needs."""
+    if condensation_run.is_condensation(run):
+        return condensation_run.in_the_making(bench, run, options_of(bench.settings, run.method))
+    return provision.in_the_making(bench, run)
+
+
 def recorded(bench: Bench, run: Run) -> dict | None:
     """Return the run's record if there is one."""
     config = configuration(bench, run)
@@ -147,9 +158,7 @@ def run_one(bench: Bench, run: Run) -> dict:
         return condensation_run.run_one(bench, run, config, options_of(settings, run.method))
     key = records.config_hash(config)
     path = records.record_path(settings.save_path, config, settings.model)
-    signals, seconds, network_facts = signals_of(bench, run)
-    context = context_of(bench, run, key) if run.method.needs_context else None
-    subset, seconds["select"] = _select(bench, run, signals, context, config)
+    subset, seconds, network_facts = subset_of(bench, run, config)
 
     evaluation = evaluate(
         bench,
@@ -183,9 +192,61 @@ def run_one(bench: Bench, run: Run) -> dict:
     subset.save(path.with_suffix(".npz"))
     records.write_record(path, record)  # last: a record means that the run is complete
     forget(bench, key)
-    if context is not None:
-        context.checkpoint.unlink(missing_ok=True)
+    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
     return record
+
+
+# What of a configuration does not determine the subset.
+OF_THE_TRAINING = ("test_model", "training", "test_interval", "test_fraction", "evaluations")
+
+
+def selection_key(config: dict) -> str:
+    """Return a hash of all that determines the subset: what a long selection's checkpoint is called."""
+    return records.config_hash({name: value for name, value in config.items() if name not in OF_THE_TRAINING})
+
+
+def subset_of(bench: Bench, run: Run, config: dict) -> tuple[Subset, dict[str, float], dict | None]:
+    """Return the run's subset, the seconds that its stages took, and facts about the network that selected.
+
+    If another network was trained on the same subset before, it is read from beside that record.
+    """
+    for record, subset in _recorded_subsets(bench, config):
+        seconds = {name: value for name, value in record["seconds"].items() if name != "train"}
+        return subset, seconds, record.get("selection_network")
+    signals, seconds, facts = signals_of(bench, run)
+    log = records.record_path(bench.settings.save_path, config, bench.settings.model).with_suffix(".jsonl")
+    context = context_of(bench, run, selection_key(config), log) if run.method.needs_context else None
+    subset, seconds["select"] = _select(bench, run, signals, context, config)
+    return subset, seconds, facts
+
+
+def select_to_files(bench: Bench, run: Run) -> tuple[Subset, Path]:
+    """Select without training; write the subset (.npz) and its indices (.txt, one a line); return it and the latter.
+
+    Both lie where the run's record would: …/<method>/subset<f>-seed<s>-<hash of all that determines the subset>.
+    """
+    config = configuration(bench, run)
+    subset, _, _ = subset_of(bench, run, config)
+    folder = records.record_path(bench.settings.save_path, config, bench.settings.model).parent
+    name = f"subset{config['fraction']:g}-seed{run.seed}-{selection_key(config)}"
+    subset.save(folder / f"{name}.npz")
+    subset.save_text(folder / f"{name}.txt")
+    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
+    return subset, folder / f"{name}.txt"
+
+
+def _recorded_subsets(bench: Bench, config: dict) -> Iterator[tuple[dict, Subset]]:
+    """Yield what was recorded of the selection that a configuration describes."""
+    if bench.settings.overwrite:
+        return
+    folder = records.record_path(bench.settings.save_path, config, bench.settings.model).parent
+    for path in sorted(folder.glob(f"fraction{config['fraction']:g}-seed{config['seed']}-*.json")):
+        record = records.read_record(path)
+        if record is not None and selection_key(record["config"]) == selection_key(config):
+            try:
+                yield record, Subset.load(path.with_name(record["indices"]))
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+                continue  # absent or damaged: selected anew
 
 
 def _select(bench: Bench, run: Run, signals: Signals, context: Context | None, config: dict) -> tuple[Subset, float]:

@@ -177,7 +177,7 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
         anew = functools.partial(_gains, candidates, current)
         pick = _best(gains, slack, costs[-1], step, anew, give_up_at=math.inf if held or not number else len(sums) // 8)
         if pick is None:  # since the gains were computed, distances have become far smaller
-            gains = _all_gains(clients, current, step).masked_fill_(gains == -math.inf, -math.inf)
+            gains = _all_gains(clients, current, step, own).masked_fill_(gains == -math.inf, -math.inf)
             slack = slack_of(gains.clamp(min=0), costs[-1])
             pick = _best(gains, slack, costs[-1], step, anew)
         row = candidates(slice(pick, pick + 1))[0]
@@ -192,7 +192,7 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
                 gains -= torch.sub(old, torch.maximum(rows, new, out=rows), out=rows).clamp_(min=0).sum(0)
             current = torch.minimum(current, row)
         else:
-            current, gains = row, _all_gains(clients, row, step)
+            current, gains = row, _all_gains(clients, row, step, own)
             slack = slack_of(gains, float(row.sum()))
         gains[pick] = -math.inf
         picks.append(pick)
@@ -201,9 +201,20 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
     return picks, costs, moves, gains
 
 
-def _all_gains(clients: Clients, current: Tensor, step: int) -> Tensor:
-    """Return the gain of every candidate, given each client's distance to the nearest pick."""
-    return sum((current[part, None] - clients.rows(part)).clamp_(min=0).sum(0) for part in _slices(len(current), step))
+def _all_gains(clients: Clients, current: Tensor, step: int, own: bool) -> Tensor:
+    """Return the gain of every candidate, given each client's distance to the nearest pick.
+
+    own: clients and candidates are the same samples, so that each pair is measured once.
+    """
+    parts = _slices(len(current), step)
+    if not own:
+        return sum((current[part, None] - clients.rows(part)).clamp_(min=0).sum(0) for part in parts)
+    gains = torch.zeros_like(current)
+    for part in tqdm(parts, desc="gains", disable=_quiet(clients), leave=False):
+        rows = clients.rows(part, part.start)
+        gains[part.start :] += (current[part, None] - rows).clamp_(min=0).sum(0)
+        gains[part] += (current[part.stop :] - rows[:, part.stop - part.start :]).clamp_(min=0).sum(1)
+    return gains
 
 
 def _reader(distance: Clients, step: int) -> Callable[[Tensor], Tensor]:
@@ -266,13 +277,17 @@ def _row_sums(distance: Distance) -> tuple[Tensor, float]:
     """Return the sum of each row (n,) and the largest distance, each pair measured once; NaN if there is any."""
     n = len(distance)
     sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
-    quiet = True if isinstance(distance, Matrix) else None
-    for part in tqdm(_slices(n, _rows_at_once(distance, n)), desc="distances", disable=quiet, leave=False):
+    for part in tqdm(_slices(n, _rows_at_once(distance, n)), desc="distances", disable=_quiet(distance), leave=False):
         rows = distance.rows(part, part.start)
         sums[part] += rows.sum(1)
         sums[part.stop :] += rows[:, part.stop - part.start :].sum(0)
         peaks.append(float(rows.max()))
     return sums, max(peaks) if all(map(math.isfinite, peaks)) else math.nan
+
+
+def _quiet(distance: Clients) -> bool | None:
+    """Show no bar where distances lie ready; None: silent unless on a terminal."""
+    return True if isinstance(distance, Matrix) else None
 
 
 def _rows_at_once(distance: Clients, width: int) -> int:

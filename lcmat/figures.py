@@ -1,4 +1,4 @@
-"""Figures, from the same tables: accuracy against fraction with bands of one standard deviation."""
+"""Figures: accuracy against fraction with bands of one standard deviation, and the course of a search."""
 
 import statistics
 from pathlib import Path
@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from lcmat.files import write_atomically
+from lcmat.lexicographic import smallest, thresholds
 from lcmat.tables import Table
 
 COLOURS = [plt.get_cmap("tab10")(i) for i in range(10)]
@@ -53,6 +54,35 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
     else:
         axes.legend()
     return save_figure(figure, folder, table.slug)
+
+
+def search_figure(trials: list[dict], tolerance: float, title: str, folder: Path, name: str) -> list[Path]:
+    """Draw f₁ and f₂ of each trial and of the incumbent against trials, with the threshold of f₁ and the answer.
+
+    trials: as `lcmat.trials.read_trials` returns them. Writes <name>.png and .pdf to `folder` and returns their paths.
+    """
+    history = [(one["f1"], one["f2"]) for one in trials]
+    bounds = [thresholds(history[: t + 1], tolerance)[0] for t in range(len(history))]
+    answer = smallest(history, tolerance)
+    x = [one["trial"] for one in trials]
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
+    for number, axes in enumerate((top, bottom)):
+        for accepted, colour, size in ((False, "0.65", 8), (True, COLOURS[0], 14)):
+            some = [(one["trial"], one[("f1", "f2")[number]]) for one in trials if one["accepted"] == accepted]
+            if some:
+                axes.scatter(*zip(*some, strict=True), s=size, color=colour, label="accepted" if accepted else "not")
+        axes.step(x, [one["incumbent"][number] for one in trials], where="post", color=COLOURS[0], label="incumbent")
+        axes.scatter([x[answer]], [history[answer][number]], marker="*", s=120, color=COLOURS[3], label="answer")
+        axes.grid(alpha=0.3)
+    top.plot(x, bounds, color=COLOURS[1], linestyle="--", linewidth=1, label=f"(1 + {tolerance:g}) · lowest")
+    if max(f1 for f1, _ in history) > 10 * bounds[-1]:  # a training diverged
+        top.set_yscale("log")
+    top.set_ylabel("f₁: loss on the training set")
+    top.set_title(f"{title}: {history[answer][1]:,} samples at f₁ = {history[answer][0]:.4f}", fontsize=10)
+    top.legend(fontsize=8)
+    bottom.set_ylabel("f₂: samples chosen")
+    bottom.set_xlabel("trial")
+    return save_figure(figure, folder, name)
 
 
 def save_figure(figure: plt.Figure, folder: Path, name: str) -> list[Path]:

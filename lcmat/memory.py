@@ -24,8 +24,11 @@ _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
 @contextmanager
 def limited(size: int | str | None) -> Iterator[None]:
-    """Let selection use `size` bytes, or a size such as "4GB"; None: a quarter of what is free at the time."""
-    token = _limit.set(None if size is None else parse_size(size))
+    """Let selection use `size` bytes, or a size such as "4GB".
+
+    None: as much as around this, and if nothing was said there either, a quarter of what is free at the time.
+    """
+    token = _limit.set(_limit.get() if size is None else parse_size(size))
     try:
         yield
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.files import load_tensors
 from lcmat.signals import Signals
-from lcmat.training import Compute, evaluate
+from lcmat.training import Compute, evaluate, evaluation_mode
 
 # Names that other ResNet code gives to the same parts; ours are those of the released code.
 SYNONYMS = (("downsample.", "shortcut."), ("fc.", "linear."), ("classifier.", "linear."), ("head.", "linear."))
@@ -32,18 +33,41 @@ def linear_head(network: nn.Module) -> nn.Linear:
 
 
 @torch.no_grad()
+def signals_of_batches(network: nn.Module, batches: Iterable) -> Signals:
+    """Return features, logits and labels of one's own data under one's own network, in evaluation mode.
+
+    batches: pairs of inputs as the network takes them and labels (b,), such as a DataLoader that does not shuffle: the
+    indices that are selected later are positions in this order. Works for any nn.Module whose output is that of its
+    last nn.Linear. Inputs are moved to the device of the network. Raises UserError if there is no such layer.
+    """
+    device = next(network.parameters()).device
+
+    def outputs() -> Iterator[tuple[Tensor, Tensor]]:
+        with evaluation_mode(network):
+            for inputs, labels in batches:
+                yield network(inputs.to(device)), torch.as_tensor(labels).to(device)
+
+    return _captured(network, outputs())
+
+
+@torch.no_grad()
 def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int = 500) -> Signals:
     """Return features, logits and labels of all samples, from one pass in evaluation mode.
 
     Works for any nn.Module whose output is that of its last nn.Linear: a hook reads what goes into it. The precision
     is that of `compute`; float32 is right, since bfloat16 changes picks. Raises UserError if there is no such layer.
     """
+    return _captured(network, ((output, labels) for output, labels, _ in evaluate(network, split, compute, batch)))
+
+
+def _captured(network: nn.Module, outputs: Iterable[tuple[Tensor, Tensor]]) -> Signals:
+    """Return signals from the outputs and labels of batches, and what goes into the last layer meanwhile."""
     head = linear_head(network)
     captured: list[Tensor] = []
     handle = head.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
     features, logits, labels = [], [], []
     try:
-        for output, batch_labels, _ in evaluate(network, split, compute, batch):
+        for output, batch_labels in outputs:
             if not captured or captured[-1].ndim != 2 or output.shape != (len(batch_labels), head.out_features):
                 raise UserError(
                     f"the output of {type(network).__name__} is not that of its last linear layer; end it with one"
@@ -57,6 +81,8 @@ def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int 
             labels.append(batch_labels)
     finally:
         handle.remove()
+    if not features:
+        raise UserError("there are no batches to take signals from")
     return Signals(features=torch.cat(features), logits=torch.cat(logits), labels=torch.cat(labels))
 
 

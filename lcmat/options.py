@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from lcmat.training import Recipe
 
 # Flags of the released code that mean nothing here.
 WITHOUT_EFFECT = ("num_exp", "num_eval", "after_analyses", "exact_analyses", "print_freq")
+# Flags that are options of LBCS, whose defaults stand there.
+OF_LBCS = ("tolerance", "trials", "init_selection")
 KERNELS = {"worst": "LCMat-S", "adacore": "AdaCore", "grad_l2": "LCMat-S", "cosine": None}
 
 
@@ -110,6 +113,8 @@ def _add_data(group) -> None:
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
     add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
+    add("--label_noise", **FLOAT, help="share of the training labels that are made wrong, symmetrically")
+    add("--long_tail", **FLOAT, help="thin the training classes out exponentially, the last to 1/X of the first")
     add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")
     add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")
     add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
@@ -118,6 +123,7 @@ def _add_data(group) -> None:
 def _add_pretraining(group) -> None:
     add = group.add_argument
     add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
+    add("--inner_model", metavar="NET", help="network that LBCS and Probabilistic train inside (default: as --model)")
     add("--pretrained", metavar="FILE", help="state dict to use in place of pretraining, for all seeds")
     add("--selection_epochs", "-se", **INT, default=10, help="epochs of pretraining")
     add("--selection_batch", "-sb", **INT, help="batch size of pretraining (default: as --batch)")
@@ -145,14 +151,15 @@ def _add_selection(group) -> None:
     )
     add(
         "--budget",
+        "--init_size",
         action=OneOfTwo,
         other="fraction ipc",
         nargs="+",
         **INT,
-        help="numbers of samples, in place of --fraction",
+        help="numbers of samples, in place of --fraction; to LBCS, where it starts",
     )
     add("--ipc", action=OneOfTwo, other="fraction budget", nargs="+", **INT, help="images of each class, likewise")
-    add("--balance", default=True, **SWITCH, help="select class by class")
+    add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
     add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
@@ -167,6 +174,12 @@ def _add_selection(group) -> None:
         metavar="SIZE",
         help="for distances that are kept, as 4GB (default: a quarter of what is free)",
     )
+    add("--select_only", default=False, **SWITCH, help="write the chosen indices, and train nothing on them")
+    add("--export", metavar="DIR", help="copy the chosen images to this new folder; of one run")
+    add("--link", default=False, **SWITCH, help="--export: link to image files in place of copying them")
+    add("--tolerance", **FLOAT, help="LBCS: how much above the best loss is good enough, relative (default: 0.2)")
+    add("--trials", **INT, help="LBCS: trainings (default: 500)")
+    add("--init_selection", metavar="METHOD", help="LBCS: whose subset it starts from (default: Uniform)")
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
@@ -210,6 +223,7 @@ def _add_running(group) -> None:
     add("--config", metavar="FILE", help="YAML file of defaults for these flags")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--precision", default="auto", help="auto (bfloat16 where native), float32 or bfloat16")
+    add("--threads", **INT, help="CPU threads to compute with (default: PyTorch's choice)")
     add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
     add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")
     add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
@@ -254,18 +268,29 @@ def _given(parser: Parser, words: list[str]) -> set[str]:
 
 def _from_yaml(path: Path, parser: Parser) -> list[str]:
     """Return the words of a command line that say what a YAML file says, so that types are checked alike."""
+    content = read_yaml(path)
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'flag: value' lines")
+    return words_of(content, path, parser)
+
+
+def read_yaml(path: Path) -> object:
+    """Return what a YAML file holds; raise UserError that says in one line what is wrong with it."""
     try:
-        content = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UserError(f"cannot read {path}: {reason}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold 'flag: value' lines")
-    known = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+
+
+def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
+    """Return a mapping from flags to values as the words of a command line; raise UserError that names the file."""
+    known = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
+    known = [word for word in known if word not in ("help", "config")]
     words = []
     for key, value in content.items():
         if key not in known:
@@ -347,6 +372,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         raise UserError(f"--ipc must be at least 1, not {min(args.ipc)}")
     if args.workers is not None and args.workers < 0:
         raise UserError(f"--workers must be 0 or more, not {args.workers}")
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads must be at least 1, not {args.threads}")
     if args.image_size is not None and args.image_size < 1:
         raise UserError(f"--image_size must be at least 1, not {args.image_size}")
     for name in ("save_path", "cache_path"):
@@ -366,6 +393,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             raise UserError(f"no such file: {getattr(args, name)} (--{name})")
     return Settings(
         model=args.model,
+        inner_model=args.inner_model,
         selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),
         pretrained=None if args.pretrained is None else Path(args.pretrained),
         selection_test_interval=args.selection_test_interval,
@@ -380,6 +408,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
             "greedy": lookup("greedy", args.greedy, GREEDY),
             "factor": args.factor,
             "backpack": args.backpack,
+            **{name: getattr(args, name) for name in OF_LBCS if getattr(args, name) is not None},
             **options_of(args),
         },
         recipe=_training_recipe(args),
@@ -431,6 +460,18 @@ def notes(args: argparse.Namespace, loader_used: bool) -> list[str]:
     if args.submodular_greedy is not None:
         lines.append("--submodular_greedy: greedy is exact here, so every variant gives the same picks")
     return lines
+
+
+def warn_in_one_line() -> None:
+    """Print warnings on stderr, each text in one line and one time."""
+    said = set()
+
+    def show(message: Warning, *_: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
 
 
 def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:

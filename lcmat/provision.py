@@ -1,6 +1,7 @@
 """What a method reads, provided: pretrained networks, their signals and dynamics, orders of all samples, a context.
 
-What several runs share is kept in a cache folder under a hash of everything that determines it.
+What several runs share is kept in a cache folder under a hash of everything that determines it. Of several processes
+one makes it, under a lock of the operating system, and the others wait.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from lcmat import records, seeds
@@ -22,7 +24,7 @@ from lcmat.files import load_tensors, save_tensors
 from lcmat.networks import load_weights, take_signals
 from lcmat.selection import Subset, select_with
 from lcmat.signals import Signals
-from lcmat.training import Recipe, train
+from lcmat.training import History, Recipe, train
 
 # Part of every cache key: raise it when the meaning of a cached file changes.
 CACHE_FORMAT = 1
@@ -50,7 +52,8 @@ def selection_configuration(bench: Bench, run: Run) -> dict[str, object] | None:
         config["initialisations"] = {"model": settings.model, "count": settings.initialisations, **recipe}
     if "training" in run.needs:  # for how long is the method's own option
         recipe = asdict(settings.selection_recipe)
-        config["training"] = {"model": settings.model, **{k: v for k, v in recipe.items() if k != "epochs"}}
+        model = settings.inner_model or settings.model
+        config["training"] = {"model": model, **{k: v for k, v in recipe.items() if k != "epochs"}}
     return config or None
 
 
@@ -82,17 +85,20 @@ def signals_of(bench: Bench, run: Run) -> tuple[Signals, dict[str, float], dict 
     return Signals(labels=labels, **fields), seconds, facts
 
 
-def context_of(bench: Bench, run: Run, key: str) -> Context:
-    """Return the images and networks for a method that needs more than signals."""
+def context_of(bench: Bench, run: Run, key: str, log: Path | None = None) -> Context:
+    """Return the images and networks for a method that needs more than signals. Nothing in it leads to test images."""
     settings = bench.settings
+    blind = replace(bench, dataset=replace(bench.dataset, test=bench.dataset.train))
+    inner, seed = settings.inner_model or settings.model, run.seed
     network = _selection_network(bench, _selector(bench, run))[0] if "network" in run.needs else None
     return Context(
         split=bench.part(run)[1],
         compute=bench.compute,
         network=network,
-        fresh_network=lambda number: bench.fresh_network(settings.model, run.seed, "inner", number),
+        fresh_network=lambda number: blind.fresh_network(inner, seed, "inner", number),
         recipe=settings.selection_recipe,
-        checkpoint=bench.checkpoint(f"{key}-select"),
+        checkpoint=bench.checkpoint(key),
+        log=log,
         resume=settings.resume,
     )
 
@@ -106,16 +112,17 @@ def order_of(
     """
     key = {"network": cache_key(bench, _selector(bench, run)), "selection": run.method.name, **how}
     path = bench.settings.cache_path / "orders" / f"{records.config_hash(key)}.pt"
-    kept = _cached(path)
-    if kept is not None:
-        values = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in kept["subset"].items()}
-        return Subset(**values), kept["seconds"]
-    started = time.monotonic()
-    subset = select_with(run.method, signals, fraction=1.0, **how, **means)
-    seconds = time.monotonic() - started
-    values = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in vars(subset).items()}
-    save_tensors(path, {"subset": values, "seconds": seconds})
-    return subset, seconds
+    with lock_of(path):
+        kept = _cached(path)
+        if kept is not None:
+            values = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in kept["subset"].items()}
+            return Subset(**values), kept["seconds"]
+        started = time.monotonic()
+        subset = select_with(run.method, signals, fraction=1.0, **how, **means)
+        seconds = time.monotonic() - started
+        values = {name: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for name, v in vars(subset).items()}
+        save_tensors(path, {"subset": values, "seconds": seconds})
+        return subset, seconds
 
 
 def selectors(bench: Bench, run: Run) -> list[Selector]:
@@ -146,67 +153,117 @@ def _as_signals(kept: dict, labels: torch.Tensor) -> Signals:
     return Signals(kept["features"].to(labels.device), kept["logits"].to(labels.device), labels)
 
 
+def is_taken(bench: Bench, selector: Selector) -> bool:
+    """Tell whether the network's signals are in the cache already."""
+    return _signals_path(bench, selector).exists()
+
+
+def in_the_making(bench: Bench, run: Run) -> bool:
+    """Tell whether another process is making a network or signals that the run needs."""
+    return any(is_locked(path) for selector in selectors(bench, run) for path in _paths(bench, selector))
+
+
+def _paths(bench: Bench, selector: Selector) -> list[Path]:
+    network = bench.settings.cache_path / "networks" / f"{cache_key(bench, selector)}.pt"
+    return [_signals_path(bench, selector), _signals_path(bench, selector, validation=True), network]
+
+
+def _signals_path(bench: Bench, selector: Selector, validation: bool = False) -> Path:
+    name = f"{cache_key(bench, selector)}{'-validation' * validation}.pt"
+    return bench.settings.cache_path / "signals" / name
+
+
+def lock_of(path: Path) -> FileLock:
+    """Return the lock to hold while a cached file is looked for and made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_suffix(".lock"))
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether another process holds the lock of a cached file that is not there yet."""
+    if path.exists() or not path.with_suffix(".lock").exists():
+        return False
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def _taken(bench: Bench, selector: Selector, validation: bool = False) -> dict:
     """Return features and logits of the training or the validation split, with facts and seconds, from the cache."""
-    key = cache_key(bench, selector)
-    path = bench.settings.cache_path / "signals" / f"{key}{'-validation' * validation}.pt"
-    kept = _cached(path)
-    if kept is not None:
+    path = _signals_path(bench, selector, validation)
+    with lock_of(path):
+        kept = _cached(path)
+        if kept is None:
+            kept = _take(bench, selector, validation)
+            save_tensors(path, kept)
+            bench.checkpoint(cache_key(bench, selector)).unlink(missing_ok=True)
         return kept
+
+
+def _take(bench: Bench, selector: Selector, validation: bool) -> dict:
+    """Take the signals of a split, with a network that is trained if it is not in the cache."""
     network, facts, seconds, _ = _selection_network(bench, selector)
     started = time.monotonic()
     split = bench.split(selector.seed, selector.ratio)[2 if validation else 1]
     # float32: bfloat16 would change picks.
     taken = take_signals(network, split, replace(bench.compute, precision=torch.float32))
     train_accuracy = 100 * float((taken.logits.argmax(1) == taken.labels).float().mean())
-    kept = {
+    return {
         "features": taken.features.cpu(),
         "logits": taken.logits.cpu(),
         "facts": {**facts, "train_accuracy": round(train_accuracy, 2)},
         "seconds": {"pretrain": seconds, "signals": time.monotonic() - started},
     }
-    save_tensors(path, kept)
-    bench.checkpoint(key).unlink(missing_ok=True)
-    return kept
 
 
 def _selection_network(bench: Bench, selector: Selector) -> tuple[nn.Module, dict, float, dict | None]:
     """Return a network to take signals from, facts for the record, the seconds its training took, and its dynamics."""
     settings, number = bench.settings, selector.initialisation
-    purpose = "pretrain" if number is None else f"initialisation {number}"
-    network = bench.fresh_network(settings.model, selector.seed, purpose)
+    network = bench.fresh_network(settings.model, selector.seed, _purpose(selector))
     if settings.pretrained is not None and number is None:
         load_weights(network, settings.pretrained)
         return network, {"given": settings.pretrained.name, "sha256": bench.pretrained_hash}, 0.0, None
     key = cache_key(bench, selector)
     path = settings.cache_path / "networks" / f"{key}.pt"
-    kept = _cached(path)
-    if kept is not None:
-        network.load_state_dict(kept["state"])
-        return network, kept["facts"], kept["seconds"], kept["dynamics"]
-    checkpoint = bench.checkpoint(key)
-    history = train(
+    with lock_of(path):
+        kept = _cached(path)
+        if kept is not None:
+            network.load_state_dict(kept["state"])
+            return network, kept["facts"], kept["seconds"], kept["dynamics"]
+        history = _pretrain(bench, selector, network, bench.checkpoint(key))
+        facts = {"given": None, "tests": history.tests}
+        if number is not None:  # only its signals are kept: ten networks for each seed would fill disks
+            return network, facts, history.seconds, None
+        state = {name: value.cpu() for name, value in network.state_dict().items()}
+        dynamics = {name: value.cpu() for name, value in history.dynamics.items()}
+        save_tensors(path, {"state": state, "dynamics": dynamics, "facts": facts, "seconds": history.seconds})
+        bench.checkpoint(key).unlink(missing_ok=True)
+        return network, facts, history.seconds, dynamics
+
+
+def _purpose(selector: Selector) -> str:
+    return "pretrain" if selector.initialisation is None else f"initialisation {selector.initialisation}"
+
+
+def _pretrain(bench: Bench, selector: Selector, network: nn.Module, checkpoint: Path) -> History:
+    """Train a network to take signals from, in place."""
+    settings, first = bench.settings, selector.initialisation is None
+    return train(
         network,
         bench.split(selector.seed, selector.ratio)[1],
-        settings.selection_recipe if number is None else _initialisation_recipe(settings),
+        settings.selection_recipe if first else _initialisation_recipe(settings),
         bench.compute,
-        seed=seeds.derive(selector.seed, purpose),
+        seed=seeds.derive(selector.seed, _purpose(selector)),
         test=bench.test_split(settings.selection_test_fraction) if settings.selection_test_interval else None,
         test_interval=settings.selection_test_interval,
-        record_dynamics=number is None,
+        record_dynamics=first,
         checkpoint=checkpoint,
         checkpoint_seconds=settings.checkpoint_seconds,
         resume=settings.resume,
-        label=f"{purpose}{'ing' * (number is None)} {settings.model}, seed {selector.seed}",
+        label=f"{_purpose(selector)}{'ing' * first} {settings.model}, seed {selector.seed}",
     )
-    facts = {"given": None, "tests": history.tests}
-    if number is not None:  # only its signals are kept: ten networks for each seed would fill disks
-        return network, facts, history.seconds, None
-    state = {name: value.cpu() for name, value in network.state_dict().items()}
-    dynamics = {name: value.cpu() for name, value in history.dynamics.items()}
-    save_tensors(path, {"state": state, "dynamics": dynamics, "facts": facts, "seconds": history.seconds})
-    checkpoint.unlink(missing_ok=True)
-    return network, facts, history.seconds, dynamics
 
 
 def _cached(path: Path) -> dict | None:

@@ -19,7 +19,7 @@ from lcmat import seeds
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
 from lcmat.facility_location import Cover
-from lcmat.files import write_atomically
+from lcmat.files import write_atomically, write_text
 from lcmat.memory import limited
 from lcmat.signals import Signals
 
@@ -72,6 +72,8 @@ class Method:
     resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
     depend on the last layer's size filled in, and refuses impossible ones.
     everything: whether it takes all samples whatever the budget.
+    free_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
+    further_needs: called with the options given, returns what it needs beside `needs` under these.
     """
 
     name: str
@@ -81,6 +83,13 @@ class Method:
     joint: bool = False
     resolve: Callable[..., dict[str, object]] | None = None
     everything: bool = False
+    free_size: bool = False
+    further_needs: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
+
+    def under(self, options: Mapping[str, object]) -> Method:
+        """Return the method as it is under these options, all of its needs named."""
+        more = () if self.further_needs is None else self.further_needs(options)
+        return replace(self, needs=tuple(dict.fromkeys((*self.needs, *more))))
 
     @property
     def options(self) -> dict[str, object]:
@@ -193,6 +202,10 @@ class Subset:
         """Write the subset as .npz, atomically; absent arrays are left out."""
         arrays = {name: getattr(self, name) for name in self.__dataclass_fields__ if getattr(self, name) is not None}
         write_atomically(path, lambda file: np.savez(file, **arrays))
+
+    def save_text(self, path: Path) -> None:
+        """Write the indices as text, one a line, in their order."""
+        write_text(path, "".join(f"{index}\n" for index in self.indices))
 
     @staticmethod
     def load(path: Path) -> Subset:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lcmat import records
 from lcmat.errors import UserError, suggest
-from lcmat.files import sha256_of, write_text
+from lcmat.files import sha256_of
 from lcmat.selection import Method, Subset, select_with
 from lcmat.signals import DYNAMICS, Signals
 
@@ -73,5 +73,5 @@ def select_to_files(
     stem = Path(save_path) / f"signals-{path.stem}" / method.name / name
     subset.save(stem.with_name(f"{name}.npz"))
     text = stem.with_name(f"{name}.txt")
-    write_text(text, "".join(f"{index}\n" for index in subset.indices))
+    subset.save_text(text)
     return subset, text

@@ -1,20 +1,15 @@
-"""Tables of accuracy, from records alone: mean ± standard deviation over seeds, beside the published figures."""
+"""Tables of accuracy, from records alone: cells over seeds, beside the published figures. `table_text` writes them."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock
-
-from lcmat.files import write_text
-from lcmat.records import read_records
 
 PUBLISHED = Path(__file__).with_name("published.csv")
 # What of a configuration all cells of one table share; the selection network is handled beside it.
@@ -40,11 +35,15 @@ class Published:
 
 @dataclass(frozen=True)
 class Cell:
-    """The test accuracies of one method at one fraction over seeds, in per cent, and the published figure if any."""
+    """The test accuracies of one method at one fraction over seeds, in per cent, and the published figure if any.
+
+    seeds: that of each accuracy; several networks may have been trained for a seed.
+    """
 
     final: tuple[float, ...]
     best: tuple[float, ...]
     published: Published | None
+    seeds: tuple[int, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -53,32 +52,69 @@ class Cell:
             return None
         return statistics.fmean(self.final if self.published.last else self.best) - self.published.mean
 
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The mean final accuracy of each seed."""
+        values = defaultdict(list)
+        for seed, value in zip(self.seeds, self.final, strict=True):
+            values[seed].append(value)
+        return {seed: statistics.fmean(several) for seed, several in values.items()}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean over common seeds of a cell's final accuracy minus another's, and half the width of its 95% interval."""
+
+    mean: float
+    half: float | None
+    count: int
+
+
+def paired(cell: Cell, other: Cell) -> Paired | None:
+    """Compare two cells seed by seed, by Student's t for the mean of differences; None without a common seed."""
+    values, others = cell.by_seed, other.by_seed
+    differences = [values[seed] - others[seed] for seed in values if seed in others]
+    n = len(differences)
+    if not n:
+        return None
+    half = None
+    if n > 1:
+        import scipy.stats  # costs a second, which tables alone need
+
+        half = float(scipy.stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
+    return Paired(statistics.fmean(differences), half, n)
+
 
 @dataclass(frozen=True)
 class Table:
-    """Cells by method and fraction, of runs that differ in nothing else but the seed."""
+    """Cells by method and fraction, of runs that differ in nothing else but the seed.
+
+    wanted: how many seeds a cell should have, by method and fraction, where that is known (a grid's cells).
+    """
 
     title: str
     caption: str
     slug: str
     test_interval: int
     cells: dict[tuple[str, float], Cell]
+    wanted: dict[tuple[str, float], int] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
         """Row names, in order."""
-        names = {method for method, _ in self.cells if not (self.full and method == "Full")}
-        return sorted(names, key=_row_order)
+        names = {method for method, _ in {**self.cells, **self.wanted} if not (self.full and method == "Full")}
+        return sorted(names, key=row_order)
 
     @property
     def ordered(self) -> list[tuple[tuple[str, float], Cell]]:
         """All cells, by row and column."""
-        return sorted(self.cells.items(), key=lambda item: (_row_order(item[0][0]), item[0][1]))
+        return sorted(self.cells.items(), key=lambda item: (row_order(item[0][0]), item[0][1]))
 
     @property
     def fractions(self) -> list[float]:
         """Columns, in order."""
-        return sorted({fraction for _, fraction in self.cells if not self.full or fraction < 1}) or [1.0]
+        found = {fraction for _, fraction in {**self.cells, **self.wanted}}
+        return sorted(fraction for fraction in found if not self.full or fraction < 1) or [1.0]
 
     @property
     def full(self) -> Cell | None:
@@ -95,7 +131,24 @@ class Table:
         return "1 training" if number == "1" else f"mean ± standard deviation of {number} trainings"
 
 
-def _row_order(method: str) -> tuple:
+def ranks(table: Table) -> dict[tuple[str, float], int]:
+    """Return which cells are the best (1) and second (2) of their columns by mean final accuracy."""
+    found = {}
+    for fraction in table.fractions:
+        column = {(m, fraction): table.cells[m, fraction] for m in table.methods if (m, fraction) in table.cells}
+        found |= first_and_second(column)
+    return found
+
+
+def first_and_second(column: dict[object, Cell]) -> dict[object, int]:
+    """Return the best (1) and second (2) of three cells or more by mean final accuracy; ties share a rank."""
+    means = {key: round(statistics.fmean(cell.final), 2) for key, cell in column.items()}
+    best = sorted(set(means.values()), reverse=True)[:2] if len(means) > 2 else []
+    return {key: 1 + best.index(mean) for key, mean in means.items() if mean in best}
+
+
+def row_order(method: str) -> tuple:
+    """Return what rows are sorted by: Uniform first, Full last, the rest by name."""
     return method != "Uniform", method == "Full", method
 
 
@@ -130,15 +183,15 @@ def _shared(record: dict, validation_ratio: float | None) -> str:
     return json.dumps({**shared, "validation_ratio": validation_ratio}, sort_keys=True)
 
 
-def read_published() -> dict[tuple[str, str, str, str, float], Published]:
-    """Return the paper's test accuracies by (dataset, selection model, test model, method, fraction).
+def read_published(metric: str = "test accuracy %") -> dict[tuple[str, str, str, str, float], Published]:
+    """Return the paper's figures of a metric by (dataset, selection model, test model, method, fraction).
 
     Where two tables of the paper give the same cell, the first stands. Full has no selection model.
     """
     figures: dict[tuple, Published] = {}
     with open(PUBLISHED, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            if row["metric"] != "test accuracy %" or row["table"].startswith("LBCS"):
+            if row["metric"] != metric or row["table"].startswith("LBCS"):
                 continue
             key = (row["dataset"], row["selection_model"], row["test_model"], row["method"], float(row["fraction"]))
             std = float(row["std"]) if row["std"] else None
@@ -170,17 +223,8 @@ def _table(records: list[dict], published: dict) -> Table:
     # One run for each seed: a budget that comes to the same fraction is no second training.
     for record in sorted(records, key=lambda r: (r["seed"], r["config"].get("budget") is None)):
         several = len(option_sets[record["selection"]]) > 1
-        runs[_row_name(record, several), record["fraction"]][record["seed"]] = record
-    cells = {
-        (row, fraction): Cell(
-            *(
-                tuple(one[name] for r in found.values() for one in r.get("evaluations", [r]))
-                for name in ("test_accuracy", "best_test_accuracy")
-            ),
-            _published(published, next(iter(found.values()))),
-        )
-        for (row, fraction), found in runs.items()
-    }
+        runs[row_name(record, several), record["fraction"]][record["seed"]] = record
+    cells = {(row, fraction): cell_of(found, published) for (row, fraction), found in runs.items()}
     # A method with signals knows more about the setting than Uniform does.
     first = next((r for r in records if _network(r)), records[0])
     crossed = f", tested on {first['test_model']}" if first["test_model"] != first["selection_model"] else ""
@@ -191,7 +235,27 @@ def _table(records: list[dict], published: dict) -> Table:
     return Table(title, _caption(first, records, option_sets), slug, first["test_interval"], cells)
 
 
-def _row_name(record: dict, several: bool) -> str:
+def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | None:
+    """Return the cell of records by seed, None if there are none; `published` as from `read_published`."""
+    if not found:
+        return None
+    ordered = dict(sorted(found.items()))
+    trainings = [(seed, one) for seed, record in ordered.items() for one in record.get("evaluations", [record])]
+    return Cell(
+        tuple(one["test_accuracy"] for _, one in trainings),
+        tuple(one["best_test_accuracy"] for _, one in trainings),
+        published_of(published or {}, next(iter(ordered.values()))),
+        tuple(seed for seed, _ in trainings),
+    )
+
+
+def mean_std(values: tuple[float, ...]) -> tuple[float, float | None]:
+    """Return mean and standard deviation (None of a single value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def row_name(record: dict, several: bool) -> str:
+    """Return the name of a record's row: its method, with its options where the method has several sets of them."""
     if not several:
         return record["selection"]
     return f"{record['selection']} ({_named(json.loads(_choices(record)))})"
@@ -201,7 +265,8 @@ def _named(options: dict) -> str:
     return ", ".join(f"{'ρ' if name == 'rho' else name} = {value}" for name, value in options.items())
 
 
-def _published(figures: dict, record: dict) -> Published | None:
+def published_of(figures: dict, record: dict) -> Published | None:
+    """Return the published figure that a record stands beside, from `read_published`."""
     model = "" if record["selection"] == "Full" else record["selection_model"]
     return figures.get((record["dataset"], model, record["test_model"], record["selection"], record["fraction"]))
 
@@ -252,108 +317,3 @@ def _source(record: dict, seeds: int) -> list[str]:
         return []
     details = [f"{name} {network[name]}" for name in ("optimizer", "lr", "batch") if name in network]
     return [f"a network f_T of its own for each seed, pretrained {network.get('epochs')} epochs ({', '.join(details)})"]
-
-
-def accuracy_markdown(tables: list[Table]) -> str:
-    """Return the tables as Markdown: accuracy by method and fraction, then the comparison with published figures."""
-    return "\n".join(part for table in tables for part in (_main_part(table), _published_part(table)) if part)
-
-
-def _main_part(table: Table) -> str:
-    header = ["Method", *(f"{100 * fraction:.4g}%" for fraction in table.fractions)]
-    rows = [
-        [method, *(_mean_std(table.cells.get((method, fraction))) for fraction in table.fractions)]
-        for method in table.methods
-    ]
-    everything = f" Trained on everything: {_mean_std(table.full)}." if table.full else ""
-    return (
-        f"## {table.title}\n\nTest accuracy (%) after the last epoch, {table.trainings}. "
-        f"{table.caption[0].upper()}{table.caption[1:]}.{everything}\n\n{markdown(header, rows)}"
-    )
-
-
-def _published_part(table: Table) -> str:
-    rows = []
-    for (method, fraction), cell in table.ordered:
-        figure = cell.published
-        if figure is None:
-            continue
-        std = "" if figure.std is None else f" ± {figure.std:.1f}"
-        rows.append([
-            method, f"{100 * fraction:.4g}%", str(len(cell.final)), _mean_std(cell), _spread(cell.best),
-            f"{figure.mean:.2f}{std} (Table {figure.table})", f"{cell.difference:+.2f}",
-        ])  # fmt: skip
-    if not rows:
-        return ""
-    interval = f"every {table.test_interval} epochs" if table.test_interval else "once, after the last epoch"
-    of_best = (
-        f"the best test accuracy over all epochs, tested after each: the difference takes our best, tested {interval}"
-    )
-    of_last = "accuracies after the last epoch: the difference takes our final ones"
-    kinds = {cell.published.last for cell in table.cells.values() if cell.published}
-    if len(kinds) == 2:
-        which, minus = f"{of_best}; those of Tables 4 and 5 are {of_last}", "Ours − published"
-    else:
-        which, minus = (of_last, "Final − published") if True in kinds else (of_best, "Best − published")
-    header = ["Method", "Fraction", "n", "Final", "Best", "Published", minus]
-    return f"Beside the published figures, which are {which}.\n\n{markdown(header, rows)}"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table with columns of even width."""
-    columns = list(zip(header, *rows, strict=True))
-    widths = [max(len(word) for word in column) for column in columns]
-
-    def line(words: list[str]) -> str:
-        return "| " + " | ".join(word.ljust(width) for word, width in zip(words, widths, strict=True)) + " |"
-
-    return "\n".join([line(header), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)]) + "\n"
-
-
-def _mean_std(cell: Cell | None) -> str:
-    return "–" if cell is None else _spread(cell.final)
-
-
-def _spread(values: tuple[float, ...]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
-
-
-def accuracy_csv(tables: list[Table]) -> str:
-    """Return one row for each cell, numbers unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([
-        "table", "method", "fraction", "n", "final_mean", "final_std", "best_mean", "best_std", "test_interval",
-        "published_table", "published_mean", "published_std", "minus_published", "setting",
-    ])  # fmt: skip
-    for table in tables:
-        for (method, fraction), cell in table.ordered:
-            figure = cell.published
-            writer.writerow([
-                table.title, method, fraction, len(cell.final), *_statistics(cell.final), *_statistics(cell.best),
-                table.test_interval, figure and figure.table, figure and figure.mean, figure and figure.std,
-                cell.difference, table.caption,
-            ])  # fmt: skip
-    return out.getvalue()
-
-
-def _statistics(values: tuple[float, ...]) -> tuple[float, float | None]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def write_tables(save_path: Path) -> tuple[list[Table], list[Path]]:
-    """Write SAVE_PATH/tables/accuracy.md and .csv from all records below SAVE_PATH.
-
-    Returns the tables and the files that look like records but are damaged, which are left alone. A lock makes the
-    last of several processes see the records of all.
-    """
-    folder = Path(save_path) / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        records, damaged = read_records(save_path)
-        tables = accuracy_tables(records)
-        write_text(folder / "accuracy.md", "# Test accuracy\n\n" + accuracy_markdown(tables))
-        write_text(folder / "accuracy.csv", accuracy_csv(tables))
-    return tables, damaged

@@ -6,7 +6,7 @@ To add one: write its file with a factory (num_classes, channels, image_size) ->
 from torch import nn
 
 from nets.multi_branch import densenet121, inception_v3, mobilenet_v3
-from nets.plain import alexnet, convnet3, lenet, mlp, vgg16
+from nets.plain import alexnet, cifar_cnn_small, convnet3, lenet, mlp, svhn_cnn, svhn_cnn_small, vgg16
 from nets.resnet import resnet10, resnet18, resnet50
 from nets.wide_resnet import wrn_16_8
 
@@ -23,6 +23,9 @@ _NETWORKS = {
     "LeNet": lenet,
     "MLP": mlp,
     "ConvNet3": convnet3,
+    "SVHN-CNN": svhn_cnn,
+    "SVHN-CNN-small": svhn_cnn_small,
+    "CIFAR-CNN-small": cifar_cnn_small,
 }
 
 

@@ -1,4 +1,4 @@
-"""Networks without shortcuts: those of the condensation literature (Zhao et al., ICLR 2021), and VGG-16."""
+"""Networks without shortcuts: those of the condensation literature (Zhao et al., ICLR 2021), of LBCS, and VGG-16."""
 
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
@@ -22,13 +22,52 @@ def mlp(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
 
 
 def lenet(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
-    """LeNet-5 with ReLU and max-pooling (LeCun et al. 1998): 61,706 parameters for 28×28 grey images."""
+    """LeNet-5 with ReLU and average pooling, as LBCS takes it: 61,706 parameters for 28×28 grey images.
+
+    The original averages, too (LeCun et al. 1998), with weights and a sigmoid. Condensation code takes the maximum.
+    """
     body = nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2 if channels == 1 else 0), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(channels, 6, 5, padding=2 if channels == 1 else 0), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.AvgPool2d(2),
         nn.Flatten(), nn.LazyLinear(120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
     )  # fmt: skip
     return Network("LeNet", body, num_classes, channels, image_size, least=16)
+
+
+def _convolutions(channels: int, widths: tuple[int | None, ...]) -> list[nn.Module]:
+    """Return 3×3 convolutions of these widths, each with ReLU; None stands for max-pooling."""
+    layers = []
+    for width in widths:
+        if width is None:
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+    return layers
+
+
+def svhn_cnn_small(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """LBCS's inner network for SVHN: 3×3 convolutions 32, 64, pool, 128, pool, then 1024-256; 8,747,850 parameters."""
+    layers = _convolutions(channels, (32, 64, None, 128, None))
+    layers += [nn.Flatten(), nn.LazyLinear(1024), nn.ReLU(), nn.Linear(1024, 256), nn.ReLU()]
+    return Network("SVHN-CNN-small", nn.Sequential(*layers), num_classes, channels, image_size)
+
+
+def svhn_cnn(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """LBCS's network for SVHN: 32, 64, pool, 128, 128, pool, 256, 256, pool, then 1024-512; 5,851,338 parameters."""
+    layers = _convolutions(channels, (32, 64, None, 128, 128, None, 256, 256, None))
+    layers += [nn.Flatten(), nn.LazyLinear(1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU()]
+    return Network("SVHN-CNN", nn.Sequential(*layers), num_classes, channels, image_size, least=8)
+
+
+def cifar_cnn_small(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+    """LBCS's inner network for CIFAR-10: 5×5 32, pool, 3×3 64, pool, 3×3 128, pool, then 64; 128,266 parameters."""
+    layers, width_in = [], channels
+    for width, size in ((32, 5), (64, 3), (128, 3)):
+        layers += [nn.Conv2d(width_in, width, size), nn.ReLU(), nn.MaxPool2d(2)]
+        width_in = width
+    layers += [nn.Flatten(), nn.LazyLinear(64), nn.ReLU()]
+    return Network("CIFAR-CNN-small", nn.Sequential(*layers), num_classes, channels, image_size, least=24)
 
 
 def alexnet(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:

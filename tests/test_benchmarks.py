@@ -11,8 +11,10 @@ import methods
 from lcmat import benchmarks
 from lcmat.benchmarks import Report, measured, one_class, synthetic_signals, timed
 from lcmat.commands import benchmark
-from lcmat.commands.benchmark import plain, selecting, work
+from lcmat.commands.benchmark import plain, selecting, training, work
+from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.options import run_command_line
+from lcmat.training import Compute
 
 SMALL = ["--samples", "300", "--features", "8", "--classes", "3", "--runs", "2"]
 
@@ -186,6 +188,38 @@ def test_the_plain_formulation_is_extrapolated(tmp_path: Path, monkeypatch: pyte
     text = (tmp_path / "benchmarks" / "lcmat.md").read_text()
     assert "**320 times as fast, 1/17.0 of the memory**" in text
     assert "2 of 2 the same" in text
+
+
+def random_images(count: int) -> TensorSplit:
+    """Images of Fashion-MNIST's shape."""
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=draw)
+    return TensorSplit(images, torch.arange(count) % 10)
+
+
+def test_all_ways_make_the_same_trial() -> None:
+    """What is compared does the same: the loss on all images after the same steps."""
+    compute = Compute(torch.device("cpu"), torch.float32, (0.2861,), (0.3530,))
+    losses = {name: trial() for name, trial in training._trials(random_images(60), compute, torch.arange(20)).items()}
+    assert len(losses) == 3
+    assert max(losses.values()) == pytest.approx(min(losses.values()), rel=1e-5)
+
+
+def test_the_inner_loop_is_measured_and_tabulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = random_images(60)
+    dataset = Dataset("FashionMNIST", split, split, tuple("abcdefghij"), (0.2861,), (0.3530,))
+    monkeypatch.setattr(training.data, "load", lambda *_: dataset)
+    call = ["inner", "--images", "50", "--runs", "2", "--save_path", str(tmp_path)]
+    assert run_command_line(benchmark.main, call) == 0
+    text = (tmp_path / "benchmarks" / "inner.md").read_text()
+    assert "20 full-batch steps of Adam on 2 images" in text
+    assert "`python -m lcmat benchmark inner --images 50`" in text
+    rows = json.loads((tmp_path / "benchmarks" / "inner.json").read_text())["measurements"]
+    assert set(rows) == {"this library", "its usual training loop", "plain loop"}
+    assert all(len(row["values"]) == 2 for row in rows.values())
+    assert all(f"| {name}" in text for name in rows)
+    monkeypatch.setattr(training, "_trials", None)
+    assert run_command_line(benchmark.main, call) == 0, "what is measured is not measured again"
 
 
 def test_real_signals_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -54,6 +54,52 @@ def test_parameter_counts_for_other_data() -> None:
     assert size_of(build("InceptionV3", 1000)) == size_of(auxiliary) - size_of(auxiliary.AuxLogits)
 
 
+def by_hand(convolutions: list[tuple[int, int, int]], widths: list[int]) -> int:
+    """Parameters of convolutions (side, maps in, maps out) and of fully connected layers of these widths."""
+    convolutional = sum(side * side * a * b + b for side, a, b in convolutions)
+    return convolutional + sum(a * b + b for a, b in itertools.pairwise(widths))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "convolutions", "widths"),
+    [
+        ("LeNet", 1, 28, [(5, 1, 6), (5, 6, 16)], [400, 120, 84, 10]),
+        ("SVHN-CNN-small", 3, 32, [(3, 3, 32), (3, 32, 64), (3, 64, 128)], [8192, 1024, 256, 10]),
+        (
+            "SVHN-CNN", 3, 32,
+            [(3, 3, 32), (3, 32, 64), (3, 64, 128), (3, 128, 128), (3, 128, 256), (3, 256, 256)],
+            [4096, 1024, 512, 10],
+        ),
+        ("CIFAR-CNN-small", 3, 32, [(5, 3, 32), (3, 32, 64), (3, 64, 128)], [512, 64, 10]),
+    ],
+)  # fmt: skip
+def test_networks_of_lbcs_by_hand(
+    name: str, channels: int, size: int, convolutions: list[tuple[int, int, int]], widths: list[int]
+) -> None:
+    """As the paper's appendix lists their layers."""
+    network = build(name, 10, channels, size)
+    assert size_of(network) == by_hand(convolutions, widths)
+    found = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.kernel_size[0], m.in_channels, m.out_channels) for m in found] == convolutions
+    assert [m.in_features for m in network.modules() if isinstance(m, nn.Linear)] == widths[:-1]
+
+
+def test_lenet_averages() -> None:
+    """What a map holds is averaged over 2×2 pixels, and not the largest of them taken, which is ReLU's output too."""
+    network = build("LeNet", 10, 1, 28).eval()
+    x = torch.randn(3, 1, 28, 28)
+    c1, c2 = (m for m in network.modules() if isinstance(m, nn.Conv2d))
+    f1, f2, head = (m for m in network.modules() if isinstance(m, nn.Linear))
+
+    def pooled(maps: torch.Tensor) -> torch.Tensor:
+        return (maps[..., ::2, ::2] + maps[..., 1::2, ::2] + maps[..., ::2, 1::2] + maps[..., 1::2, 1::2]) / 4
+
+    h = pooled(F.relu(F.conv2d(F.pad(x, (2, 2, 2, 2)), c1.weight, c1.bias)))
+    h = pooled(F.relu(F.conv2d(h, c2.weight, c2.bias))).flatten(1)
+    h = F.relu(F.linear(F.relu(F.linear(h, f1.weight, f1.bias)), f2.weight, f2.bias))
+    torch.testing.assert_close(network(x), F.linear(h, head.weight, head.bias))
+
+
 def test_resnet10_by_hand() -> None:
     """Widths 32 to 256, one block a stage: convolutions, batch norms, shortcuts and head added up."""
     widths = (32, 32, 64, 128, 256)
@@ -84,7 +130,10 @@ def test_equal_seeds_give_equal_networks(name: str) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize(("name", "least"), [("VGG16", 32), ("MobileNetV3", 32), ("InceptionV3", 16), ("LeNet", 16)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("VGG16", 32), ("MobileNetV3", 32), ("InceptionV3", 16), ("LeNet", 16), ("CIFAR-CNN-small", 24)],
+)
 def test_small_images_are_enlarged_and_it_is_said(name: str, least: int) -> None:
     with pytest.warns(UserWarning, match=f"{name} enlarges images of 8 pixels to {least}"):
         nets.build(name, 10, 1, 8)

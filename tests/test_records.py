@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcmat import records, tables
+from lcmat import records, table_text, tables
 from lcmat.errors import UserError
 from lcmat.figures import write_figures
 from lcmat.files import check_writable, write_atomically, write_text
@@ -73,7 +73,7 @@ def test_damaged_records_are_named_left_alone_and_not_counted(tmp_path: Path) ->
     first, second = save(tmp_path, record(seed=0), record(seed=1))
     second.write_text(second.read_text()[:100])
     content = second.read_text()
-    made, damaged = tables.write_tables(tmp_path)
+    made, damaged = table_text.write_tables(tmp_path)
     assert damaged == [second]
     assert second.read_text() == content
     assert made[0].cells["LCMat-S", 0.001].final == (20.0,)
@@ -89,7 +89,7 @@ def test_mean_std_and_published(tmp_path: Path) -> None:
     assert cell.best == (21, 22, 23)
     assert cell.published == tables.Published("1", 23.87, 1.1)
     assert cell.difference == pytest.approx(22 - 23.87)
-    text = tables.accuracy_markdown([table])
+    text = table_text.accuracy_markdown([table])
     spread = f"{statistics.mean((20, 21, 24)):.2f} ± {statistics.stdev((20, 21, 24)):.2f}"
     assert f"| LCMat-S | {spread}" in text
     assert "One f_T, 3 trainings (given network `net.pt`)" in text
@@ -100,7 +100,7 @@ def test_mean_std_and_published(tmp_path: Path) -> None:
 
 def test_csv_holds_every_cell_unrounded(tmp_path: Path) -> None:
     made = [record(fraction=f, seed=s) for f in (0.001, 0.25) for s in range(2)]
-    rows = list(csv.DictReader(io.StringIO(tables.accuracy_csv(tables.accuracy_tables(made)))))
+    rows = list(csv.DictReader(io.StringIO(table_text.accuracy_csv(tables.accuracy_tables(made)))))
     assert [(row["method"], float(row["fraction"]), row["n"]) for row in rows] == [
         ("LCMat-S", 0.001, "2"),
         ("LCMat-S", 0.25, "2"),
@@ -110,7 +110,7 @@ def test_csv_holds_every_cell_unrounded(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_spread_and_missing_cells_show() -> None:
-    text = tables.accuracy_markdown(tables.accuracy_tables([record(fraction=0.01), record("Uniform")]))
+    text = table_text.accuracy_markdown(tables.accuracy_tables([record(fraction=0.01), record("Uniform")]))
     assert "| LCMat-S | –" in text
     assert "20.00 |" in text
     assert "±" not in text.split("Beside")[0].split("Method")[1]
@@ -154,7 +154,7 @@ def test_a_budget_that_is_the_same_fraction_is_no_second_training() -> None:
 
 def test_records_of_others_that_hold_less_are_tabulated() -> None:
     foreign = {key: value for key, value in record().items() if key in records.REQUIRED} | {"config": {}}
-    text = tables.accuracy_markdown(tables.accuracy_tables([foreign]))
+    text = table_text.accuracy_markdown(tables.accuracy_tables([foreign]))
     assert "20.00" in text
     assert "23.87 ± 1.1 (Table 1)" in text
 
@@ -205,10 +205,10 @@ def test_full_is_a_line_above_the_table_and_a_row_of_the_csv() -> None:
     (table,) = made = tables.accuracy_tables([record(), record("Uniform"), full])
     assert table.methods == ["Uniform", "LCMat-S"]
     assert table.fractions == [0.001]
-    text = tables.accuracy_markdown(made)
+    text = table_text.accuracy_markdown(made)
     assert "Trained on everything: 95.00." in text
     assert "95.48 ± 0.1 (Table 1)" in text
-    rows = list(csv.DictReader(io.StringIO(tables.accuracy_csv(made))))
+    rows = list(csv.DictReader(io.StringIO(table_text.accuracy_csv(made))))
     assert [row["method"] for row in rows] == ["Uniform", "LCMat-S", "Full"]
     # Alone, or beside another selection of everything, it is a row like any other.
     for others in ([], [record(fraction=1.0)]):

@@ -1,9 +1,16 @@
 """Selection from a file of signals: main.py --signals."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import main
 import methods
@@ -90,3 +97,34 @@ def test_missing_files_and_needs(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert run_command_line(main.main, words) == 2
     assert "Forgetting needs dynamics" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.txt"))
+
+
+@pytest.mark.parametrize(("greedy", "memory"), [("exact", "4GB"), ("exact", "1MB"), ("partition", "4GB")])
+def test_ctrl_c_ends_a_long_selection_without_a_hang(tmp_path: Path, greedy: str, memory: str) -> None:
+    """Wherever it is in the work: seconds on any machine, where the whole takes minutes."""
+    draw = np.random.default_rng(0)
+    features, logits = draw.random((20_000, 64), dtype=np.float32), draw.random((20_000, 5), dtype=np.float32)
+    np.savez(tmp_path / "large.npz", features=features, logits=logits, labels=np.zeros(20_000, dtype=np.int64))
+    words = ["--signals", "large.npz", "--fraction", "0.2", "--greedy", greedy, "--memory", memory]
+    program = "import sys; from lcmat import options; import main; print('ready', flush=True); "
+    program += f"sys.exit(options.run_command_line(main.main, {words}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # where the tests' own process ignores it
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(3)
+        assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert errors.strip().endswith("interrupted; the same command goes on with --resume")
+    assert not (tmp_path / "result").exists()

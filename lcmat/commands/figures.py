@@ -6,13 +6,18 @@ python -m lcmat figures result
 from lcmat.commands.tables import existing_folder, report
 from lcmat.errors import UserError
 from lcmat.figures import write_figures
+from lcmat.files import check_writable
+from lcmat.options import Parser
 from lcmat.records import read_records
 from lcmat.tables import accuracy_tables
 
 
 def main(argv: list[str]) -> int:
     """Draw the figures."""
-    folder = existing_folder(argv, "figures")
+    parser = Parser(prog="python -m lcmat figures", allow_abbrev=False)
+    parser.add_argument("save_path", metavar="SAVE_PATH", nargs="?", default="result", help="folder of records")
+    folder = existing_folder(parser.parse_args(argv).save_path)
+    check_writable(folder)
     found, damaged = read_records(folder)
     report(damaged)
     paths = write_figures(accuracy_tables(found), folder / "figures")

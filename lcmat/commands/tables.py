@@ -1,26 +1,26 @@
-"""Print the tables of a folder of records, and write them to its tables/ as Markdown and CSV.
+"""Print the tables of a folder of records, and write them to its tables/; or compare two folders.
 
 python -m lcmat tables result
+python -m lcmat tables result others_result
 """
 
 import sys
 from pathlib import Path
 
+from lcmat.comparison import compare, comparison_markdown
 from lcmat.errors import UserError
 from lcmat.files import check_writable
 from lcmat.options import Parser
-from lcmat.tables import accuracy_markdown, write_tables
+from lcmat.records import read_records
+from lcmat.table_text import accuracy_markdown, write_tables
 
 
-def existing_folder(argv: list[str], name: str) -> Path:
-    """Parse the one argument that commands over records take."""
-    parser = Parser(prog=f"python -m lcmat {name}", allow_abbrev=False)
-    parser.add_argument("save_path", metavar="SAVE_PATH", nargs="?", default="result", help="folder of records")
-    folder = Path(parser.parse_args(argv).save_path)
-    if not folder.is_dir():
-        raise UserError(f"no such folder: {folder}; give the --save_path of the runs")
-    check_writable(folder)
-    return folder
+def existing_folder(folder: str) -> Path:
+    """Return a folder of records; raise UserError if there is none."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise UserError(f"no such folder: {path}; give the --save_path of the runs")
+    return path
 
 
 def report(damaged: list[Path]) -> None:
@@ -30,12 +30,32 @@ def report(damaged: list[Path]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Print and write the tables."""
-    folder = existing_folder(argv, "tables")
+    """Print and write the tables of one folder, or print two folders side by side."""
+    parser = Parser(prog="python -m lcmat tables", allow_abbrev=False)
+    parser.add_argument("save_path", metavar="SAVE_PATH", nargs="?", default="result", help="folder of records")
+    parser.add_argument("other", metavar="OTHER", nargs="?", help="another, to be shown beside it; nothing is written")
+    args = parser.parse_args(argv)
+    folder = existing_folder(args.save_path)
+    if args.other is not None:
+        return _side_by_side(folder, existing_folder(args.other))
+    check_writable(folder)
     tables, damaged = write_tables(folder)
     report(damaged)
     if not tables:
         raise UserError(f"no records below {folder}; run main.py with --save_path {folder} first")
     print(accuracy_markdown(tables), end="")
     print(f"\nwritten to {folder / 'tables'}: accuracy.md, accuracy.csv", file=sys.stderr)
+    return 0
+
+
+def _side_by_side(*folders: Path) -> int:
+    found = []
+    for folder in folders:
+        records, damaged = read_records(folder)
+        report(damaged)
+        if not records:
+            raise UserError(f"no records below {folder}; run main.py with --save_path {folder} first")
+        found.append(records)
+    names = [str(folder) for folder in folders]
+    print(comparison_markdown(compare(*found), (names[0], names[1])), end="")
     return 0

@@ -14,6 +14,7 @@ from lcmat.data.folders import available_memory, image_folder
 from lcmat.data.hub import Columns, hub, parquet
 from lcmat.data.splits import Dataset, FileSplit, Split, TensorSplit, channel_statistics, held_out, resized
 from lcmat.data.tiny_imagenet import tiny_imagenet
+from lcmat.data.variants import varied
 from lcmat.errors import UserError, lookup
 
 __all__ = ["Dataset", "FileSplit", "Split", "TensorSplit", "held_out", "load", "names", "resolve"]
@@ -61,6 +62,8 @@ def load(
     columns: Columns | None = None,
     memory: int | None = None,
     workers: int | None = None,
+    label_noise: float | None = None,
+    long_tail: float | None = None,
 ) -> Dataset:
     """Load a dataset by name.
 
@@ -68,6 +71,7 @@ def load(
     image_size: scale images to this many pixels a side. augmentation: instead of the dataset's own.
     columns: for `hf:`, image_column, label_column, train_split, test_split. memory: an image folder that needs more
     bytes is read as it is needed (default: half of what is available), by this many `workers`.
+    label_noise, long_tail: change the training split, as `lcmat.data.variants` says.
     Raises UserError if the name is unknown, or if data are absent and cannot be downloaded, or damaged.
     """
     name, folder = resolve(name), Path(data_path)
@@ -88,7 +92,8 @@ def load(
     mean, std = (source.mean, source.std) if source.mean else channel_statistics(train.sample(2000))
     if len(mean) != train.image_shape[0]:
         raise UserError(f"{name} should have {len(mean)} channels, but its images have {train.image_shape[0]}")
-    return Dataset(_public_name(name), train, test, classes, mean, std, augmentation or source.augmentation)
+    dataset = Dataset(_public_name(name), train, test, classes, mean, std, augmentation or source.augmentation)
+    return varied(dataset, label_noise, long_tail)
 
 
 def _only_parquet(folder: Path, name: str) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import scipy.io
 import torch
-from sklearn.datasets import load_digits
 
 from lcmat.data.sources import damage, download, fetch
 from lcmat.data.splits import TensorSplit, held_out
@@ -26,6 +25,8 @@ SYSTEM_FOLDERS = {"FashionMNIST": (Path("/usr/share/datasets/fashion-mnist"),)}
 
 def digits(folder: Path, image_size: int | None) -> Splits:
     """Return scikit-learn's 1,797 digits of 8×8 pixels, always split the same: 1,297 for training, 500 for testing."""
+    from sklearn.datasets import load_digits  # costs seconds and 120 MB, which only digits need
+
     data = load_digits()
     images = torch.from_numpy((data.images * (255 / 16)).round().astype(np.uint8))[:, None]
     labels = torch.from_numpy(data.target.astype(np.int64))

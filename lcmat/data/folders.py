@@ -60,7 +60,10 @@ def image_folder(folder: Path, image_size: int | None, memory: int, workers: int
     bytes_needed = (len(train[0]) + len(test[0])) * shape[0] * shape[1] * shape[2]
     return *(
         TensorSplit(
-            decode_all(decode, paths, f"{root.name} images"), labels, fingerprint_of_files(paths, labels, shape, folder)
+            decode_all(decode, paths, f"{root.name} images"),
+            labels,
+            fingerprint_of_files(paths, labels, shape, folder),
+            paths,
         )
         if bytes_needed <= memory
         else FileSplit(paths, labels, decode, shape, folder, **({} if workers is None else {"workers": workers}))

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -24,11 +23,15 @@ Batch = tuple[Tensor, Tensor, Tensor]  # uint8 images (b, c, h, w), labels (b,),
 
 @dataclass(frozen=True, eq=False)
 class TensorSplit:
-    """Images (n, c, h, w) uint8 and labels (n,) int64, on one device; `files` identifies what they were read from."""
+    """Images (n, c, h, w) uint8 and labels (n,) int64, on one device.
+
+    files: a hash of the image files that they were read from, and paths: these files; None for other sources.
+    """
 
     images: Tensor
     labels: Tensor
     files: str | None = None
+    paths: Sequence[Path] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,12 +45,13 @@ class TensorSplit:
         """Return the split on `device`; on the host still if the device's memory cannot hold it."""
         if device.type == "cuda" and self.images.nbytes > 0.5 * torch.cuda.mem_get_info(device)[0]:
             return self
-        return TensorSplit(self.images.to(device), self.labels.to(device), self.files)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
     def take(self, index: Tensor) -> TensorSplit:
         """Return the split of the samples in `index`."""
         index = torch.as_tensor(index, device=self.labels.device)
-        return TensorSplit(self.images[index], self.labels[index])
+        paths = None if self.paths is None else [self.paths[i] for i in index.tolist()]
+        return TensorSplit(self.images[index], self.labels[index], paths=paths)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield images, labels and positions for each part, a tensor of positions."""
@@ -150,6 +154,7 @@ class Dataset:
     """A training and a test split with what training needs to know of them.
 
     mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation`.
+    variant: what was done to the training split, by the names of `lcmat.data.variants`; empty: nothing.
     """
 
     name: str
@@ -159,6 +164,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: str = "none"
+    variant: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, split in (("training", self.train), ("test", self.test)):
@@ -170,6 +176,11 @@ class Dataset:
                     f"the {part} split of {self.name} has labels {lowest} to {highest}, "
                     f"but there are {len(self.classes)} classes"
                 )
+
+    @property
+    def train_files(self) -> Sequence[Path] | None:
+        """The files of the training images, where each has one."""
+        return self.train.paths
 
     @property
     def num_classes(self) -> int:
@@ -198,6 +209,8 @@ def held_out(labels: Tensor, ratio: float, seed: int) -> tuple[Tensor, Tensor]:
 
     Raises UserError if a class is too small to be split.
     """
+    from sklearn.model_selection import train_test_split  # costs seconds and 120 MB, which few runs need
+
     positions = torch.arange(len(labels)).numpy()
     try:
         keep, out = train_test_split(

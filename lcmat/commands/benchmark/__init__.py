@@ -31,7 +31,13 @@ def main(argv: list[str]) -> int:
     add("--fraction", type=float, default=0.1, metavar="X", help="selection: share to select")
     add("--methods", nargs="+", metavar="METHOD", help="selection: which methods (default: all on signals alone)")
     add("--sizes", nargs="+", type=int, default=selecting.SIZES, metavar="N", help="scale: samples of the class")
-    add("--images", type=int, default=50_000, metavar="N", help="signals: how many images; step, run: in proportion")
+    add(
+        "--images",
+        type=int,
+        default=50_000,
+        metavar="N",
+        help="signals: how many images; step, run, inner: in proportion",
+    )
     add("--overwrite", default=False, **SWITCH, help="measure again what is measured")
     args = parser.parse_args(argv)
     for name in ("runs", "samples", "features", "classes", "images"):

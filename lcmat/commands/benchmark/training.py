@@ -1,10 +1,13 @@
-"""Signals and training against the plain ways: the pass over all images, one training step, a whole run."""
+"""Signals and training against the plain ways: the pass over all images, a training step, a run, LBCS's inner loop."""
 
+import copy
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import nets
@@ -13,6 +16,7 @@ from lcmat.benchmarks import Report
 from lcmat.commands.benchmark import plain_loop
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.hardware import choose_precision, make_repeatable
+from lcmat.inner_loop import mean_loss, prepared, train_full_batch
 from lcmat.networks import take_signals
 from lcmat.training import Compute, Recipe, accuracy, evaluate, train
 
@@ -20,6 +24,8 @@ CPU = torch.device("cpu")
 # The whole run: 0.1% of CIFAR-10, five images of each class.
 EPOCHS, TEST_INTERVAL, PLAIN_EPOCHS = 200, 10, 10
 BLOCKS = 5
+# LBCS's inner loop on Fashion-MNIST: samples, full-batch steps of Adam, learning rate, trials of a search.
+CHOSEN, STEPS, LR, TRIALS = 1000, 20, 1e-3, 500
 
 
 def _cifar10(args) -> tuple[Dataset, Compute]:
@@ -170,4 +176,74 @@ def _run(args, folder: Path) -> Path:
     return report.write_table("A whole run", text, ["", "Seconds", "Times plain"], rows)
 
 
-BENCHMARKS = {"signals": _signals, "step": _step, "run": _run}
+def _inner(args, folder: Path) -> Path:
+    """Measure trials of LBCS's inner loop, against the training loop of the library and the plain one."""
+    share = args.images / 50_000
+    images, chosen = round(60_000 * share), max(2, round(CHOSEN * share))
+    report = Report(folder / "inner.json", {"images": args.images, "chosen": chosen, "runs": args.runs})
+    if len(report.rows) < 3 or args.overwrite:
+        make_repeatable()
+        dataset = data.load("FashionMNIST", args.data_path)
+        split = dataset.train.take(torch.arange(min(images, len(dataset.train))))
+        compute = Compute(CPU, choose_precision("auto", CPU), dataset.mean, dataset.std)
+        ways = _trials(split, compute, torch.randperm(len(split))[:chosen])
+        seconds: dict[str, list] = {name: [] for name in ways}
+        for run in range(args.runs + 1):  # the first sets things up, and does not count
+            for name, trial in ways.items():
+                started, used = time.perf_counter(), time.process_time()
+                trial()
+                took = [round(time.perf_counter() - started, 3), round(time.process_time() - used, 3)]
+                seconds[name] += [took] * (run > 0)
+                print(f"  run {run}, {name}: {took[0]:.2f} s a trial", flush=True)
+        for name, values in seconds.items():
+            report.add(name, {"values": values, "precision": str(compute.precision)})
+    plain = statistics.median(s for s, _ in report.rows["plain loop"]["values"])
+    rows = []
+    for name, row in report.rows.items():
+        wall, cpu = (statistics.median(pair[i] for pair in row["values"]) for i in (0, 1))
+        rows.append(
+            [name, f"{wall:.2f}", f"{1 / wall:.3f}", f"{TRIALS * wall / 60:.0f}", f"{cpu:.2f}", f"{plain / wall:.2f}"]
+        )
+    text = (
+        f"One trial of LBCS on Fashion-MNIST: a LeNet takes {STEPS} full-batch steps of Adam on {chosen:,} images, "
+        f"then passes once over all {images:,}. Median of {args.runs} runs in turn, after one to warm "
+        f"up. The library's usual training loop normalises at each trial; the plain loop has a DataLoader with "
+        f"torchvision's transforms in the main process. Target: {TRIALS} trials of 60,000 images in 30 minutes on 2 "
+        f"cores.\n\n"
+        f"`python -m lcmat benchmark inner{_reduced(args)}`"
+    )
+    header = ["", "Seconds a trial", "Trials/s", f"Minutes for {TRIALS}", "CPU seconds a trial", "Times plain"]
+    return report.write_table("LBCS's inner loop", text, header, rows)
+
+
+def _trials(split: TensorSplit, compute: Compute, index: torch.Tensor) -> dict[str, Callable[[], float]]:
+    """Return the ways to make one trial, all of the same network on the same images; each returns the loss."""
+    torch.manual_seed(0)
+    start = nets.build("LeNet", 10, 1, 28)
+    images = prepared(split, compute)
+    usual = plain_loop.Images(split.images, split.labels, False, compute.mean, compute.std)
+    recipe = Recipe(STEPS, len(index), "Adam", LR, weight_decay=0, scheduler="constant")
+
+    def ours() -> float:
+        network = copy.deepcopy(start)
+        train_full_batch(network, *images.take(index), STEPS, LR, compute, seed=0)
+        return mean_loss(network, images)
+
+    @torch.no_grad()
+    def loss_of(network: torch.nn.Module) -> float:
+        parts = evaluate(network, split, compute)
+        return sum(float(F.cross_entropy(z.float(), y, reduction="sum")) for z, y, _ in parts) / len(split)
+
+    def theirs() -> float:
+        network = copy.deepcopy(start)
+        train(network, split.take(index), recipe, compute, seed=0)
+        return loss_of(network)
+
+    return {
+        "this library": ours,
+        "its usual training loop": theirs,
+        "plain loop": lambda: plain_loop.trial(copy.deepcopy(start), usual, index.tolist(), STEPS, LR),
+    }
+
+
+BENCHMARKS = {"signals": _signals, "step": _step, "run": _run, "inner": _inner}

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Table 1 of LCMat on scikit-learn's digits: every method, a short schedule.
+# Source, settings and running time: configs/table1_digits.yaml. Killed, it goes on where it was; started several times at once,
+# each run is done by one. Further flags go to main.py's parser and win; --plan only says what is to be done.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt
+run_grid table1_digits "$@"

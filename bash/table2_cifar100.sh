@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Table 2 of LCMat: four networks on subsets of CIFAR-100 that a ResNet-18 chose. Meant for a GPU.
+# Source, settings and running time: configs/table2_cifar100.yaml. Killed, it goes on where it was; started several times at once,
+# each run is done by one. Further flags go to main.py's parser and win; --plan only says what is to be done.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt
+run_grid table2_cifar100 "$@"

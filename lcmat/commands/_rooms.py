@@ -1,0 +1,12 @@
+"""What the command lines pass to the library."""
+
+import methods
+import nets
+from lcmat.planning import Rooms
+
+ROOMS = Rooms(
+    method=lambda name: methods.find(name),
+    methods=tuple(methods.names()),
+    build=lambda *words: nets.build(*words),
+    networks=tuple(nets.names()),
+)

@@ -1,0 +1,78 @@
+"""Run a table or figure from a YAML file of configs/ and write it; several processes may share the work.
+
+python -m lcmat grid configs/table1_digits.yaml [--plan] [flags of main.py, which win over the file's]
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from lcmat import grids, jobs, options, planning, records, reports
+from lcmat.commands._rooms import ROOMS
+from lcmat.commands.tables import report
+from lcmat.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Say what is to be done, do it, and write tables and figures."""
+    options.warn_in_one_line()
+    parser = options.build_parser("-m lcmat grid FILE")
+    parser.description = "Run a grid of configs/ and write its tables and figures. Flags win over the file's."
+    group = parser.add_argument_group("grids")
+    group.add_argument("--plan", default=False, action="store_true", help="only say what is to be done")
+    group.add_argument("--report", default=False, action="store_true", help="only write tables and figures")
+    if argv and argv[0] in ("-h", "--help"):
+        parser.parse_args(["--help"])
+    if not argv or argv[0].startswith("-"):
+        raise UserError("name a file first: python -m lcmat grid configs/NAME.yaml [flags]")
+    grid = grids.read_grid(Path(argv[0]), argv[1:], parser, list(reports.REPORTS))
+    for args in grid.lines:
+        args.resume = True if args.resume is None else args.resume
+    planned = planning.plan(grid.lines, ROOMS)
+    save_path = planned[0].bench.settings.save_path
+    known, damaged = records.read_records(save_path)
+    report(damaged)
+    _announce(grid, planned, known)
+    if grid.lines[0].plan:
+        return 0
+    if not grid.lines[0].report:
+        _work(planned)
+    paths = reports.write(grid, planned, save_path)
+    print("\n" + "\n".join(str(path) for path in paths))
+    return 0
+
+
+def _announce(grid: grids.Grid, planned: list[jobs.Job], known: list[dict]) -> None:
+    """Print how much there is to do, and how long that may take."""
+    left = [
+        job for job, path in zip(planned, jobs.record_paths(planned), strict=True) if records.read_record(path) is None
+    ]
+    seconds, unknown = jobs.estimate(left, known)
+    print(f"{grid.title}: {len(planned)} runs, {len(planned) - len(left)} recorded, {len(left)} to do")
+    for bench in {id(job.bench.dataset): job.bench for job in planned}.values():
+        print(planning.headline(bench))
+    if left:
+        about = f"about {jobs.duration(seconds)} in one process, by the runs recorded" if seconds else ""
+        if unknown:
+            about += (
+                f"{'; ' * bool(about)}{unknown} runs are of a kind that none is recorded of, so their time is unknown"
+            )
+        print(about, flush=True)
+
+
+def _work(planned: list[jobs.Job]) -> None:
+    """Do the runs, with a line for each and the time that is left."""
+    started, made, seen = time.monotonic(), 0, 0
+
+    def tell(_: int, __: jobs.Job, record: dict, known: bool) -> None:
+        nonlocal made, seen
+        seen += 1
+        if known:
+            return
+        made += 1
+        left = (len(planned) - seen) * (time.monotonic() - started) / made
+        ahead = f"; about {jobs.duration(left)} left" if seen < len(planned) else ""
+        print(f"[{seen}/{len(planned)}] {jobs.in_words(record, known)}{ahead}", flush=True)
+
+    jobs.work(planned, tell)
+    print(f"{len(planned)} runs recorded, {made} of them by this process", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""Draw the course of LBCS searches: loss, size and incumbent of every trial, as PNG and PDF.
+
+python -m lcmat lbcs result      # every search below a folder of records, to its figures/; also while one runs
+python -m lcmat lbcs FILE.jsonl  # one search, beside its file
+"""
+
+from pathlib import Path
+
+from lcmat.errors import UserError
+from lcmat.figures import search_figure
+from lcmat.files import check_writable
+from lcmat.lexicographic import smallest
+from lcmat.options import Parser
+from lcmat.trials import read_trials
+
+
+def main(argv: list[str]) -> int:
+    """Draw the searches, and say in a line each what they found."""
+    parser = Parser(prog="python -m lcmat lbcs", allow_abbrev=False)
+    parser.add_argument("path", metavar="PATH", nargs="?", default="result", help="folder of records, or one search")
+    given = Path(parser.parse_args(argv).path)
+    if not given.exists():
+        raise UserError(f"no such file or folder: {given}; name a file of trials, or the --save_path of the runs")
+    paths = sorted(given.glob("*/*/fraction*-seed*-*.jsonl")) if given.is_dir() else [given]
+    folder = given / "figures" if given.is_dir() else given.parent
+    check_writable(folder)
+    searches = {path: read_trials(path) for path in paths}
+    searches = {path: (search, trials) for path, (search, trials) in searches.items() if trials}
+    if not searches:
+        raise UserError(f"no trial of a search at {given}; run main.py --selection LBCS first")
+    for path, (search, trials) in searches.items():
+        name = f"{path.parent.parent.name}-{path.parent.name}-{path.stem}" if given.is_dir() else path.stem
+        figures = search_figure(trials, search["tolerance"], _title(path), folder, name)
+        print(f"{path}: {_summary(search, trials)}: {figures[0]}")
+    return 0
+
+
+def _summary(search: dict, trials: list[dict]) -> str:
+    found = trials[smallest([(one["f1"], one["f2"]) for one in trials], search["tolerance"])]
+    accepted, seconds = (sum(one[name] for one in trials) for name in ("accepted", "seconds"))
+    return (
+        f"{len(trials)} trials in {seconds:.0f} s, {accepted} accepted; from {search['init_size']:,} to "
+        f"{found['f2']:,} samples, f₁ from {trials[0]['f1']:.4f} to {found['f1']:.4f}, in trial {found['trial']}"
+    )
+
+
+def _title(path: Path) -> str:
+    """Return what a search was of, as its place and name say."""
+    path = path.resolve()
+    return f"{path.parent.name} on {path.parent.parent.name}, {path.stem.rpartition('-')[0].replace('-', ', ')}"

@@ -1,0 +1,150 @@
+"""Runs done one after the other, by any number of processes at once: each run by exactly one of them.
+
+Whoever works on a run holds a lock of the operating system on a file in SAVE_PATH/.locks. It goes with its process,
+however that ends, so that a dead process's runs are taken over by the others, from its checkpoints. On a file system
+that machines share this needs one with locks (NFS 4 has them).
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lcmat import experiment, provision, records
+from lcmat.planning import Job
+
+# Seconds between looks at what other processes work on.
+PATIENCE = 2.0
+
+
+def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[dict]:
+    """Do all jobs that are not recorded yet and return the records of all, in order.
+
+    Runs that other processes work on are waited for. tell(number, job, record, known) is called when the record of job
+    `number` (from 0) is there; `known`: it was not made here.
+    """
+    found: dict[int, dict] = {}
+    pending = dict(enumerate(jobs))
+    while pending:
+        before = len(pending)
+        for number, job in list(pending.items()):
+            record = _recorded(job)
+            known = record is not None
+            if not known and not experiment.in_the_making(job.bench, job.run):
+                with claimed(job) as mine:
+                    if mine:
+                        record = _recorded(job)  # another may just have finished it
+                        known = record is not None
+                        record = record or experiment.run_one(job.bench, job.run)
+            if record is not None:
+                found[number] = record
+                del pending[number]
+                tell(number, job, record, known)
+        if len(pending) == before:
+            time.sleep(PATIENCE)
+    return [found[number] for number in range(len(jobs))]
+
+
+def _recorded(job: Job) -> dict | None:
+    return None if job.bench.settings.overwrite else experiment.recorded(job.bench, job.run)
+
+
+@contextmanager
+def claimed(job: Job) -> Iterator[bool]:
+    """Hold the claim on a run for a while; yield whether that could be had."""
+    path = job.bench.settings.save_path / ".locks" / f"{records.config_hash(job.config)}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # Whoever opened the file before it is gone looks for the record first, and finds it.
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
+    """Return the seconds that jobs are likely to take, from recorded runs, and how many jobs nothing is known about.
+
+    Training is taken to grow with images times epochs, plus the images tested at a third of that; the network that
+    selects, with its epochs; once for each network. Known runs count if dataset, networks and precision agree.
+    """
+    speeds: dict[tuple, list[float]] = {}
+    pretraining: dict[tuple, list[float]] = {}
+    for record in known:
+        config = record["config"]
+        if config.get("training") and record["seconds"].get("train"):
+            load = _load(record["subset_size"], config, _test_images(jobs, record["dataset"]))
+            speeds.setdefault(_kind(config), []).append(record["seconds"]["train"] / load)
+        network = config.get("selection_network") or {}
+        if "epochs" in network and record["seconds"].get("pretrain"):
+            pretraining.setdefault(_origin(config), []).append(record["seconds"]["pretrain"] / network["epochs"])
+    total, unknown, networks = 0.0, 0, set()
+    for job in jobs:
+        config, bench = job.config, job.bench
+        size = max(1, round(config["fraction"] * len(bench.part(job.run)[0])))
+        speed = speeds.get(_kind(config))
+        unknown += speed is None
+        total += statistics.median(speed) * _load(size, config, len(bench.dataset.test)) if speed else 0.0
+        for selector in provision.selectors(bench, job.run):
+            key = provision.cache_key(bench, selector)
+            epochs = (config["selection_network"] or {}).get("epochs")
+            if key in networks or epochs is None or provision.is_taken(bench, selector):
+                continue
+            networks.add(key)
+            total += epochs * statistics.median(pretraining.get(_origin(config), [0.0]))
+    return total, unknown
+
+
+def _test_images(jobs: list[Job], dataset: str) -> int:
+    """Return how many test images the dataset has, or 0 if none of the jobs is on it."""
+    return next((len(job.bench.dataset.test) for job in jobs if job.config["dataset"] == dataset), 0)
+
+
+def _kind(config: dict) -> tuple:
+    return config["dataset"], config.get("image_size"), config["test_model"], config.get("precision")
+
+
+def _origin(config: dict) -> tuple:
+    network = config["selection_network"]
+    return config["dataset"], config.get("image_size"), network.get("model"), config.get("precision")
+
+
+def _load(size: int, config: dict, test_images: int) -> float:
+    epochs, interval = config["training"]["epochs"], config.get("test_interval", 0)
+    tests = 1 + (epochs - 1) // interval if interval else 1
+    one = size * epochs + tests * test_images * config.get("test_fraction", 1.0) / 3
+    return config.get("evaluations", 1) * one
+
+
+def in_words(record: dict, known: bool) -> str:
+    """Return a line about a record: what was run, its accuracies, and the seconds of its stages unless known before."""
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in record["seconds"].items() if value)
+    return (
+        f"{record['selection']} fraction {record['fraction']:g} seed {record['seed']} "
+        f"({record['subset_size']:,} images) {record['test_model']}: {record['test_accuracy']:.2f}% final, "
+        f"{record['best_test_accuracy']:.2f}% best; " + ("already recorded" if known else seconds)
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def record_paths(jobs: list[Job]) -> list[Path]:
+    """Return where the record of each job is, or will be."""
+    return [records.record_path(job.bench.settings.save_path, job.config, job.bench.settings.model) for job in jobs]

@@ -1,0 +1,355 @@
+"""Grids: what a file stands for, work shared by processes that may die, and the reports made of records."""
+
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import scipy.stats
+from conftest import ROOT
+
+from lcmat import grids, jobs, options, planning, reports, table_text, tables
+from lcmat.commands import grid as command
+from lcmat.commands._rooms import ROOMS
+from lcmat.errors import UserError
+
+# A perceptron trains in a blink.
+SMALL = """
+title: A small grid
+runs:
+  dataset: digits
+  model: MLP
+  selection: [Uniform, LCMat-S, Craig]
+  fraction: [0.05, 0.1]
+  seed: [0, 1]
+  epochs: {epochs}
+  batch: 50
+  lr: 0.05
+  test_interval: 0
+  checkpoint_interval: 0
+  threads: 1
+  precision: float32
+vary:
+  selection_epochs: [2, 3]
+report: [heatmap]
+"""
+
+
+def written(folder: Path, text: str, name: str = "small.yaml") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def places(folder: Path) -> list[str]:
+    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
+
+
+def call(*words: object) -> int:
+    return options.run_command_line(command.main, [str(word) for word in words])
+
+
+def records_in(folder: Path) -> dict[str, dict]:
+    """Return every record below a folder but for what may differ between two equal runs."""
+    found = {}
+    for path in sorted((folder / "result").glob("*/*/*.json")):
+        record = json.loads(path.read_text())
+        found[str(path.relative_to(folder))] = {k: v for k, v in record.items() if k not in ("seconds", "environment")}
+    return found
+
+
+def read(path: Path, *overrides: str) -> grids.Grid:
+    return grids.read_grid(path, overrides, options.build_parser(), list(reports.REPORTS))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_and_varied_flags_are_combined(tmp_path: Path) -> None:
+    text = "runs:\n - {lr: 0.1, seed: [0, 1]}\n - {lr: 0.2}\nvary: {epochs: [1, 2], rho: [0, 0.5]}\n"
+    grid = read(written(tmp_path, text), "--batch", "7")
+    found = [(line.lr, line.epochs, line.rho) for line in grid.lines]
+    assert found == list(itertools.product([0.1, 0.2], [1, 2], [0, 0.5]))
+    assert {line.batch for line in grid.lines} == {7}
+    assert grid.lines[0].seed == [0, 1]
+    assert list(grid.reports) == ["accuracy"]
+    assert (grid.name, grid.title) == ("small", "small")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: 0.1", "no grid: it must hold 'runs:'"),
+        ("runs: {lr: 0.1}\nvaries: {}", "unknown key 'varies'; did you mean vary?"),
+        ("runs: {learning: 0.1}", "unknown key 'learning'"),
+        ("runs: {lr: fast}", "invalid float value"),
+        ("runs: [0.1]", "'flag: value' lines"),
+        ("runs: {}\nvary: {lr: 0.1}", "list of values"),
+        ("runs: {}\nreport: [acuracy]", "unknown report 'acuracy'; did you mean accuracy?"),
+        ("runs: {}\nreport: [{images: 3}]", "option: value"),
+        ("runs: {lr: [", "not valid YAML"),
+    ],
+)
+def test_bad_grid_files(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=r"small\.yaml") as caught:
+        read(written(tmp_path, text))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_file_of_configs_is_understood(path: Path) -> None:
+    content = options.read_yaml(path)
+    assert isinstance(content, dict)
+    if "runs" in content:
+        for line in read(path).lines:
+            planning.resolve(line, ROOMS)
+    assert path.read_text().startswith("#"), "a config says where it comes from"
+
+
+def test_absent_file_and_bad_flags_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert call(tmp_path / "none.yaml") == 2
+    assert "cannot read" in capsys.readouterr().err
+    assert call("--plan") == 2
+    assert "name a file first" in capsys.readouterr().err
+    assert call(written(tmp_path, SMALL.format(epochs=1)), "--epocs", "3") == 2
+    assert "did you mean --epochs" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small grid, done by one process in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = start(written(folder, SMALL.format(epochs=40)), folder)
+    output, errors = done.communicate(timeout=300)
+    assert done.returncode == 0, errors
+    (folder / "output").write_text(output)
+    return folder
+
+
+def start(path: Path, folder: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "lcmat", "grid", str(path), *places(folder), *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_grid_says_what_it_does_and_ends_in_its_reports(undisturbed: Path) -> None:
+    output = (undisturbed / "output").read_text()
+    # Uniform reads no network, so that it does not vary with the pretraining: 2 fractions × 2 seeds × (1 + 2 · 2).
+    assert "A small grid: 20 runs, 0 recorded, 20 to do" in output
+    assert "20 runs are of a kind that none is recorded of" in output
+    assert output.count("% final") == 20
+    assert "about" in output
+    assert len(records_in(undisturbed)) == 20
+    text = (undisturbed / "result/tables/small.md").read_text()
+    assert "8 cases" in text
+    assert (undisturbed / "result/figures/small.png").stat().st_size > 10_000
+    assert not list((undisturbed / "result/.locks").glob("*"))
+
+
+def test_a_second_time_nothing_is_left_to_do(undisturbed: Path, capsys: pytest.CaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in undisturbed.glob("result/*/*/*")}
+    path = written(undisturbed, SMALL.format(epochs=40))
+    assert call(path, *places(undisturbed), "--plan") == 0
+    assert "20 runs, 20 recorded, 0 to do" in capsys.readouterr().out
+    assert call(path, *places(undisturbed)) == 0
+    assert capsys.readouterr().out.count("% final") == 0
+    assert {path: path.stat().st_mtime_ns for path in undisturbed.glob("result/*/*/*")} == before
+    assert call(path, *places(undisturbed), "--plan", "--seed", "0", "1", "2") == 0
+    assert "30 runs, 20 recorded, 10 to do\n" in (told := capsys.readouterr().out)
+    assert " in one process, by the runs recorded" in told
+
+
+def test_killed_three_times_and_then_two_at_once_give_the_same(undisturbed: Path, tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL.format(epochs=40))
+    for count in (1, 5, 11):  # in the first network's pretraining or just after, and among the runs
+        process = start(path, tmp_path)
+        while len(list(tmp_path.glob("result/*/*/*.json"))) < count:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    left = 20 - len(records_in(tmp_path))
+    assert left > 0
+    both = [start(path, tmp_path) for _ in range(2)]
+    outputs = []
+    for process in both:
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        outputs.append(output)
+    assert records_in(tmp_path) == records_in(undisturbed)
+    for name in ("small.md", "small.csv"):
+        assert (tmp_path / "result/tables" / name).read_text() == (undisturbed / "result/tables" / name).read_text()
+    # Each run that was left was done by one of the two.
+    assert sum(output.count("% final") for output in outputs) == left
+    assert list((tmp_path / "cache").glob("checkpoints/*.pt")) == []
+    for made in tmp_path.glob("result/*/*/*.npz"):
+        assert made.read_bytes() == (undisturbed / made.relative_to(tmp_path)).read_bytes()
+
+
+def test_a_claim_is_held_by_one_and_ends_with_it(undisturbed: Path) -> None:
+    line = read(written(undisturbed, SMALL.format(epochs=40)), *places(undisturbed)).lines[0]
+    job = planning.plan([line], ROOMS)[0]
+    with jobs.claimed(job) as first, jobs.claimed(job) as second:
+        assert (first, second) == (True, False)
+    with jobs.claimed(job) as again:
+        assert again
+
+
+def test_another_network_is_trained_on_the_recorded_subset(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the caches, and so without pretraining."""
+    shutil.copytree(undisturbed / "result", tmp_path / "result")
+    monkeypatch.setattr("lcmat.experiment.signals_of", lambda *_: pytest.fail("selected anew"))
+    text = SMALL.format(epochs=40).replace("model: MLP", "model: MLP\n  cross: [LeNet]")
+    assert call(written(tmp_path, text.replace("heatmap", "cross")), *places(tmp_path), "--seed", "0") == 0
+    new = {k: v for k, v in records_in(tmp_path).items() if k not in records_in(undisturbed)}
+    assert {record["test_model"] for record in new.values()} == {"LeNet"}
+    for name, record in new.items():
+        same = ("selection", "fraction", "seed", "selection_network")
+        twin = next(
+            (path, other)
+            for path, other in records_in(undisturbed).items()
+            if all(other["config"][key] == record["config"][key] for key in same)
+        )
+        one, other = (folder / path for folder, path in ((tmp_path, name), (undisturbed, twin[0])))
+        assert one.with_suffix(".npz").read_bytes() == other.with_suffix(".npz").read_bytes()
+        assert record["cost"] == twin[1]["cost"]
+
+
+def test_a_damaged_record_is_named_and_left(undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(undisturbed / "result", tmp_path / "result")
+    path = sorted(tmp_path.glob("result/*/LCMat-S/*.json"))[0]
+    path.write_text(half := path.read_text()[:200])
+    assert call(written(tmp_path, SMALL.format(epochs=40)), *places(tmp_path)) == 2
+    error = capsys.readouterr().err
+    assert path.name in error
+    assert "move it away" in error
+    assert path.read_text() == half
+
+
+# --- reports ----------------------------------------------------------------------------------------------------------
+
+
+def made_up(method: str, seed: int, value: float, fraction: float = 0.1, **more: object) -> dict:
+    config = {"options": {}, "selection_network": None if method == "Uniform" else {"model": "MLP", "seed": seed}}
+    return {
+        "dataset": "digits", "selection_model": "MLP", "test_model": "MLP", "selection": method, "fraction": fraction,
+        "seed": seed, "test_accuracy": value, "best_test_accuracy": value + 1, "test_interval": 10,
+        "config": config | more, "subset_size": 1, "seconds": {}, "environment": {},
+    }  # fmt: skip
+
+
+VALUES = {"Uniform": (50.0, 60.0, 70.0), "LCMat-S": (55.0, 61.0, 78.0), "Craig": (40.0, 58.0, 71.0)}
+RECORDS = [made_up(method, seed, value) for method, values in VALUES.items() for seed, value in enumerate(values)]
+
+
+def test_best_is_bold_second_underlined_and_the_difference_paired() -> None:
+    (table,) = tables.accuracy_tables(RECORDS)
+    text = table_text.accuracy_markdown([table])
+    assert "| **64.67 ± 11.93**" in text
+    assert "| <u>60.00 ± 10.00</u>" in text
+    test = scipy.stats.ttest_rel(VALUES["LCMat-S"], VALUES["Uniform"])
+    low, high = test.confidence_interval(0.95)
+    found = tables.paired(table.cells["LCMat-S", 0.1], table.cells["Uniform", 0.1])
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+    assert f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}" in text
+    typeset = table_text.accuracy_latex([table])
+    assert r"\textbf{64.67 $\pm$ 11.93}" in typeset
+    assert r"\underline{60.00 $\pm$ 10.00}" in typeset
+
+
+def test_differences_are_over_common_seeds_only() -> None:
+    records = [
+        made_up("Uniform", 0, 50),
+        made_up("Uniform", 2, 10),
+        made_up("LCMat-S", 2, 14),
+        made_up("LCMat-S", 5, 90),
+    ]
+    (table,) = tables.accuracy_tables(records)
+    found = tables.paired(table.cells["LCMat-S", 0.1], table.cells["Uniform", 0.1])
+    assert (found.mean, found.half, found.count) == (4, None, 1)
+    (table,) = tables.accuracy_tables([made_up("Uniform", 0, 50), made_up("LCMat-S", 1, 90)])
+    assert tables.paired(table.cells["LCMat-S", 0.1], table.cells["Uniform", 0.1]) is None
+
+
+def test_missing_runs_show_as_missing(undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copytree(undisturbed / "result", tmp_path / "result")
+    text = (
+        SMALL.format(epochs=40)
+        .replace("selection_epochs: [2, 3]", "selection_epochs: [2]")
+        .replace("heatmap", "accuracy")
+    )
+    lost = [p for p in sorted(tmp_path.glob("result/*/*/*.json")) if _is_lost(json.loads(p.read_text()))]
+    assert len(lost) == 3
+    for path in lost:
+        path.unlink()
+    assert call(written(tmp_path, text), *places(tmp_path), "--report") == 0
+    shown = (tmp_path / "result/tables/small.md").read_text()
+    assert "3 of 12 runs are missing" in shown
+    craig = next(line for line in shown.splitlines() if line.startswith("| Craig"))
+    assert "missing" in craig
+    assert "(1 of 2)" in craig
+    assert "missing" in (tmp_path / "result/tables/small.tex").read_text()
+
+
+def _is_lost(record: dict) -> bool:
+    network = record["config"]["selection_network"]
+    if record["selection"] != "Craig" or network["epochs"] != 2:
+        return False
+    return record["fraction"] == 0.05 or record["seed"] == 1
+
+
+def test_wins_and_margins_by_hand() -> None:
+    cases = [{"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 2.0}, {"a": 0.0, "b": 6.0, "c": 5.0}]
+    wins, margins, counts = reports._wins(cases, ["a", "b", "c"])
+    assert (wins["a", "b"], counts["a", "b"]) == (1.5, 3)
+    assert margins["a", "b"] == pytest.approx((2 + 0 - 6) / 3)
+    assert wins["b", "a"] == 1.5
+    assert (wins["c", "a"], wins["a", "c"], counts["c", "a"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("report", ["cross", "sensitivity", "wallclock", "images"])
+def test_every_report_is_made(undisturbed: Path, tmp_path: Path, report: str) -> None:
+    shutil.copytree(undisturbed / "result", tmp_path / "result")
+    text = (
+        SMALL.format(epochs=40).replace("selection_epochs: [2, 3]", "selection_epochs: [2]").replace("heatmap", report)
+    )
+    assert call(written(tmp_path, text), *places(tmp_path), "--report") == 0
+    made = [*tmp_path.glob("result/tables/small*"), *tmp_path.glob("result/figures/small*")]
+    assert len(made) >= 2
+    for path in made:
+        assert path.stat().st_size > 50
+    if report == "sensitivity":
+        assert "ρ = 0.1" in (tmp_path / "result/tables/small.md").read_text()
+
+
+def test_nothing_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert call(written(tmp_path, SMALL.format(epochs=1)), *places(tmp_path), "--report") == 2
+    assert "none of the 20 runs" in capsys.readouterr().err
+
+
+def test_estimate_scales_with_images_and_epochs(undisturbed: Path) -> None:
+    path = written(undisturbed, SMALL.format(epochs=40))
+    planned = planning.plan(read(path, *places(undisturbed)).lines, ROOMS)
+    known = [json.loads(p.read_text()) for p in jobs.record_paths(planned)]
+    for record in known:
+        record["seconds"]["train"] = record["subset_size"] * 40 + 500 / 3  # a second for each image and epoch
+    seconds, unknown = jobs.estimate(planned, known)
+    assert unknown == 0
+    assert seconds == pytest.approx(sum(record["seconds"]["train"] for record in known), rel=1e-6)
+    assert jobs.estimate(planned, []) == (0.0, len(planned))
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (12_000, "3 h 20 min")])
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert jobs.duration(seconds) == words
