@@ -57,6 +57,10 @@ class Condenser:
     needs_context: bool = False
     everything: bool = False
 
+    def under(self, options: Mapping[str, object]) -> Condenser:
+        """Return itself: no option changes what the method is."""
+        return self
+
     @property
     def options(self) -> dict[str, object]:
         """The method's own options with their defaults."""

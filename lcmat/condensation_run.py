@@ -18,6 +18,7 @@ from lcmat.bench import Bench, Run, Settings
 from lcmat.condensation import Condenser, Task
 from lcmat.errors import UserError
 from lcmat.evaluation import checkpoint_keys, evaluate, forget
+from lcmat.provision import is_locked, lock_of
 from lcmat.selection import class_budgets
 from lcmat.synthetic import Synthetic
 
@@ -69,6 +70,7 @@ def configuration(bench: Bench, run: Run, options: dict[str, object]) -> dict[st
     return {
         "dataset": dataset.name,
         "dataset_fingerprint": bench.fingerprint,
+        **dataset.variant,
         "image_size": dataset.image_shape[1],
         "validation_ratio": bench.ratio(run),
         "selection": run.method.name,
@@ -150,16 +152,35 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], options: dict[str
     return record
 
 
+def in_the_making(bench: Bench, run: Run, options: dict[str, object]) -> bool:
+    """Tell whether another process is learning the images of this run."""
+    return is_locked(_cached(bench, records.config_hash(condensing(bench, run, options))))
+
+
+def _cached(bench: Bench, key: str) -> Path:
+    return bench.settings.cache_path / "synthetic" / f"{key}.pt"
+
+
 def _condensed(bench: Bench, run: Run, options: dict[str, object], folder: Path, label: str) -> Synthetic:
-    """Return the run's synthetic images, from the cache if they are there; snapshots go to `folder`."""
-    settings, what = bench.settings, condensing(bench, run, options)
-    key = records.config_hash(what)
-    path = settings.cache_path / "synthetic" / f"{key}.pt"
-    if path.exists():
-        try:
-            return Synthetic.load(path)
-        except UserError as error:
-            warnings.warn(f"{error}; it is made anew", stacklevel=2)
+    """Return the run's synthetic images, from the cache if they are there; snapshots go to `folder`.
+
+    Of several processes one makes them, and the others wait.
+    """
+    what = condensing(bench, run, options)
+    path = _cached(bench, records.config_hash(what))
+    with lock_of(path):
+        if path.exists():
+            try:
+                return Synthetic.load(path)
+            except UserError as error:
+                warnings.warn(f"{error}; it is made anew", stacklevel=2)
+        synthetic = _made(bench, run, what, folder, label)
+        synthetic.save(path)
+    return synthetic
+
+
+def _made(bench: Bench, run: Run, what: dict[str, object], folder: Path, label: str) -> Synthetic:
+    settings = bench.settings
 
     def snapshot(iteration: int, synthetic: Synthetic) -> None:
         synthetic.save(folder / f"iteration{iteration:06d}.pt")
@@ -176,7 +197,7 @@ def _condensed(bench: Bench, run: Run, options: dict[str, object], folder: Path,
         fresh_network=lambda number: bench.fresh_network(settings.model, run.seed, "condense", number),
         seed=run.seed,
         dataset=bench.dataset.name,
-        checkpoint=bench.checkpoint(key),
+        checkpoint=bench.checkpoint(records.config_hash(what)),
         checkpoint_seconds=settings.checkpoint_seconds,
         resume=settings.resume,
         snapshot=snapshot,
@@ -185,10 +206,7 @@ def _condensed(bench: Bench, run: Run, options: dict[str, object], folder: Path,
     )
     started = time.monotonic()
     synthetic = run.method.condense(task, **what["options"])
-    if not synthetic.seconds:
-        synthetic = replace(synthetic, seconds=time.monotonic() - started)
-    synthetic.save(path)
-    return synthetic
+    return synthetic if synthetic.seconds else replace(synthetic, seconds=time.monotonic() - started)
 
 
 def checkpoints(key: str, evaluations: int) -> set[str]:

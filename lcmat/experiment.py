@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lcmat import condensation_run, records
+from lcmat import condensation_run, provision, records
 from lcmat.bench import Bench, Run, Settings
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
@@ -135,6 +135,13 @@ def _check_size(bench: Bench, run: Run) -> None:
     sizes = sizes if bench.settings.balance else sizes.sum(keepdims=True)
     if class_budgets(sizes, fraction=run.fraction, budget=run.budget).sum() < 2:
         raise UserError("one sample is too few to train on (BatchNorm); raise --fraction or --budget")
+
+
+def in_the_making(bench: Bench, run: Run) -> bool:
+    """Tell whether another process is making what the run needs."""
+    if condensation_run.is_condensation(run):
+        return condensation_run.in_the_making(bench, run, options_of(bench.settings, run.method))
+    return provision.in_the_making(bench, run)
 
 
 def recorded(bench: Bench, run: Run) -> dict | None:

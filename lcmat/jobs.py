@@ -37,7 +37,7 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[
         for number, job in list(pending.items()):
             record = _recorded(job)
             known = record is not None
-            if not known and not provision.in_the_making(job.bench, job.run):
+            if not known and not experiment.in_the_making(job.bench, job.run):
                 with claimed(job) as mine:
                     if mine:
                         record = _recorded(job)  # another may just have finished it
@@ -128,7 +128,8 @@ def _origin(config: dict) -> tuple:
 def _load(size: int, config: dict, test_images: int) -> float:
     epochs, interval = config["training"]["epochs"], config.get("test_interval", 0)
     tests = 1 + (epochs - 1) // interval if interval else 1
-    return size * epochs + tests * test_images * config.get("test_fraction", 1.0) / 3
+    one = size * epochs + tests * test_images * config.get("test_fraction", 1.0) / 3
+    return config.get("evaluations", 1) * one
 
 
 def in_words(record: dict, known: bool) -> str:

@@ -30,7 +30,7 @@ from lcmat.training import Compute
 class Rooms:
     """The methods and networks that names stand for.
 
-    method: returns a method of selection or condensation by its name. methods: all names of the former. build: called
+    method: returns a method of selection or condensation by its name. methods: all names of selection. build: called
     as build(name, num_classes, channels, size). networks: all names.
     """
 
@@ -92,13 +92,7 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     else:
         names = [one for name in options.methods_of(args) for one in _expanded(name, rooms)]
         chosen = [rooms.method(name) for name in names]
-    condensing = any(isinstance(method, Condenser) for method in chosen)
-    if condensing and args.evaluation is None:
-        args.evaluation = "zhao"
-    if args.signals and (condensing or args.ipc):
-        raise UserError("--signals hold no images: condensation and --ipc need a --dataset")
-    if condensing and (args.select_only or args.export):
-        raise UserError("--select_only and --export are for chosen images; synthetic ones lie beside their record")
+    _suit_condensation(args, any(isinstance(method, Condenser) for method in chosen))
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
@@ -108,6 +102,16 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     ]
 
 
+def _suit_condensation(args: argparse.Namespace, condensing: bool) -> None:
+    """Let all runs be evaluated alike where some are of condensation, and refuse what images and signals lack."""
+    if args.signals and (condensing or args.ipc):
+        raise UserError("--signals hold no images: condensation and --ipc need a --dataset")
+    if condensing and (args.select_only or args.export):
+        raise UserError("--select_only and --export are for selections; condensation saves its images by itself")
+    if condensing and args.evaluation is None:
+        args.evaluation = "zhao"
+
+
 def _given(args: argparse.Namespace) -> Method:
     """Return the subset that --subset names, as a method; the flags that say how to select give way to it."""
     if args.val:
@@ -115,7 +119,7 @@ def _given(args: argparse.Namespace) -> Method:
             "--val holds samples out of what is selected from, but --subset is selected already; leave it out"
         )
     method, size = given(Path(args.subset))
-    args.budget, args.fraction, args.balance = [size], None, False
+    args.budget, args.fraction, args.ipc, args.balance = [size], None, None, False
     return method
 
 
@@ -169,9 +173,8 @@ def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) ->
         compute = Compute(device, torch.float32, dataset.mean, dataset.std)
         known[key] = make_bench(dataset, compute, rooms.network, settings)
     bench = known[key]
-    if args.evaluation is None or args.augmentation is not None:
-        recipe = replace(settings.recipe, augmentation=bench.dataset.augmentation)
-    else:
+    recipe = replace(settings.recipe, augmentation=bench.dataset.augmentation)
+    if args.evaluation is not None and args.augmentation is None:
         recipe = suited(settings.recipe, bench.dataset.name)
     settings = replace(settings, recipe=recipe)
     compute = replace(bench.compute, precision=choose_precision(args.precision, device))

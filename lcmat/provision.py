@@ -112,7 +112,7 @@ def order_of(
     """
     key = {"network": cache_key(bench, _selector(bench, run)), "selection": run.method.name, **how}
     path = bench.settings.cache_path / "orders" / f"{records.config_hash(key)}.pt"
-    with _lock(path):
+    with lock_of(path):
         kept = _cached(path)
         if kept is not None:
             values = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in kept["subset"].items()}
@@ -160,7 +160,7 @@ def is_taken(bench: Bench, selector: Selector) -> bool:
 
 def in_the_making(bench: Bench, run: Run) -> bool:
     """Tell whether another process is making a network or signals that the run needs."""
-    return any(_locked(path) for selector in selectors(bench, run) for path in _paths(bench, selector))
+    return any(is_locked(path) for selector in selectors(bench, run) for path in _paths(bench, selector))
 
 
 def _paths(bench: Bench, selector: Selector) -> list[Path]:
@@ -173,13 +173,13 @@ def _signals_path(bench: Bench, selector: Selector, validation: bool = False) ->
     return bench.settings.cache_path / "signals" / name
 
 
-def _lock(path: Path) -> FileLock:
+def lock_of(path: Path) -> FileLock:
     """Return the lock to hold while a cached file is looked for and made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path.with_suffix(".lock"))
 
 
-def _locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Tell whether another process holds the lock of a cached file that is not there yet."""
     if path.exists() or not path.with_suffix(".lock").exists():
         return False
@@ -193,7 +193,7 @@ def _locked(path: Path) -> bool:
 def _taken(bench: Bench, selector: Selector, validation: bool = False) -> dict:
     """Return features and logits of the training or the validation split, with facts and seconds, from the cache."""
     path = _signals_path(bench, selector, validation)
-    with _lock(path):
+    with lock_of(path):
         kept = _cached(path)
         if kept is None:
             kept = _take(bench, selector, validation)
@@ -227,7 +227,7 @@ def _selection_network(bench: Bench, selector: Selector) -> tuple[nn.Module, dic
         return network, {"given": settings.pretrained.name, "sha256": bench.pretrained_hash}, 0.0, None
     key = cache_key(bench, selector)
     path = settings.cache_path / "networks" / f"{key}.pt"
-    with _lock(path):
+    with lock_of(path):
         kept = _cached(path)
         if kept is not None:
             network.load_state_dict(kept["state"])

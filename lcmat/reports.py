@@ -285,8 +285,14 @@ def wallclock(found: Found) -> list[Path]:
 
 
 def images(found: Found, fraction: float | None = None, seed: int | None = None) -> list[Path]:
-    """A contact sheet of what each method chose, one row for each class (Figure 7); by default of the first cell."""
-    there = [(job, r) for job, r in zip(found.jobs, found.records, strict=True) if r is not None]
+    """A contact sheet of what each method chose, one row for each class (Figure 7); by default of the first cell.
+
+    Images that were made rather than chosen have pictures of their own, beside their records.
+    """
+    both = zip(found.jobs, found.records, strict=True)
+    there = [(job, r) for job, r in both if r is not None and "indices" in r]
+    if not there:
+        raise UserError(f"{found.grid.name}: no selection is recorded")
     fraction = there[0][1]["fraction"] if fraction is None else fraction
     seed = there[0][1]["seed"] if seed is None else seed
     chosen = {r["selection"]: (job, r) for job, r in there if (r["fraction"], r["seed"]) == (fraction, seed)}

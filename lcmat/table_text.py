@@ -37,7 +37,8 @@ def _shown(table: Table, key: tuple[str, float], marks: dict) -> str:
     if cell is None:
         return "missing" if wanted else "–"
     text = emphasised(spread(cell.final), marks.get(key))
-    return f"{text} ({len(cell.by_seed)} of {wanted})" if len(cell.by_seed) < wanted else text
+    there = len(set(cell.seeds))
+    return f"{text} ({there} of {wanted})" if there < wanted else text
 
 
 def emphasised(text: str, rank: int | None) -> str:
@@ -51,7 +52,8 @@ def _detailed_part(table: Table) -> str:
     compared = {fraction for method, fraction in table.cells if method == "Uniform"}
     if not published and not (compared and len(table.methods) > 1):
         return ""
-    header = ["Method", "Fraction", "n", "Final", "Best", "Final − Uniform (95%)", "Published", "Ours − published"]
+    which, minus = _of_the_paper(table)
+    header = ["Method", "Fraction", "n", "Final", "Best", "Final − Uniform (95%)", "Published", minus]
     rows = []
     for (method, fraction), cell in table.ordered:
         other = table.cells.get(("Uniform", fraction))
@@ -61,17 +63,24 @@ def _detailed_part(table: Table) -> str:
     if not published:
         header, rows = header[:-2], [row[:-2] for row in rows]
     interval = f"every {table.test_interval} epochs" if table.test_interval else "once, after the last epoch"
-    paper = (
-        " The published figures are the best test accuracy over all epochs, tested after each, and the difference "
-        "takes our best; those of Tables 4 and 5 are final ones, and so is ours then."
-        if published
-        else ""
-    )
     return (
         f"Final: after the last epoch; best: the largest of the accuracies, tested {interval}. Final − Uniform: mean "
         "of the differences seed by seed, with a 95% confidence interval (Student's t)."
-        f"{paper}\n\n{markdown(header, rows)}"
+        f"{which}\n\n{markdown(header, rows)}"
     )
+
+
+def _of_the_paper(table: Table) -> tuple[str, str]:
+    """Say what published figures are and what is compared with them; and return the heading of the difference."""
+    kinds = {cell.published.last for cell in table.cells.values() if cell.published}
+    best = "the best test accuracy over all epochs, tested after each; the difference takes our best."
+    last = "accuracies after the last epoch; the difference takes our final ones."
+    if kinds == {True}:
+        return f" The published figures are {last}", "Final − published"
+    if kinds == {False}:
+        return f" The published figures are {best}", "Best − published"
+    said = f" The published figures are {best} Those of Tables 4 and 5 are {last}" if kinds else ""
+    return said, "Ours − published"
 
 
 def in_words(difference: Paired | None) -> str:

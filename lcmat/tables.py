@@ -35,9 +35,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Cell:
-    """The test accuracies of one method at one fraction, in per cent, and the published figure if any.
+    """The test accuracies of one method at one fraction over seeds, in per cent, and the published figure if any.
 
-    seeds: the seed of each; several networks may have been trained for a seed.
+    seeds: that of each accuracy; several networks may have been trained for a seed.
     """
 
     final: tuple[float, ...]
@@ -59,6 +59,14 @@ class Cell:
         if self.published is None:
             return None
         return statistics.fmean(self.final if self.published.last else self.best) - self.published.mean
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The mean final accuracy of each seed."""
+        values = defaultdict(list)
+        for seed, value in zip(self.seeds, self.final, strict=True):
+            values[seed].append(value)
+        return {seed: statistics.fmean(several) for seed, several in values.items()}
 
 
 @dataclass(frozen=True)
@@ -239,11 +247,12 @@ def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | Non
     """Return the cell of records by seed, None if there are none; `published` as from `read_published`."""
     if not found:
         return None
-    trainings = [(seed, one) for seed, record in sorted(found.items()) for one in record.get("evaluations", [record])]
+    ordered = dict(sorted(found.items()))
+    trainings = [(seed, one) for seed, record in ordered.items() for one in record.get("evaluations", [record])]
     return Cell(
         tuple(one["test_accuracy"] for _, one in trainings),
         tuple(one["best_test_accuracy"] for _, one in trainings),
-        published_of(published or {}, next(iter(found.values()))),
+        published_of(published or {}, next(iter(ordered.values()))),
         tuple(seed for seed, _ in trainings),
     )
 

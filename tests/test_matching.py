@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 import nets
 from lcmat import UserError
 from lcmat.class_statistics import features_and_logits, matched_weights, mean_features, mean_gradients
+from lcmat.commands import benchmark
+from lcmat.commands.benchmark import condensing
 from lcmat.matching import (
     EPSILON,
     curvature_matching,
@@ -21,7 +24,9 @@ from lcmat.matching import (
     variance,
 )
 from lcmat.matching_step import Limits, Pair, limits, matching_gradient, spreading
-from lcmat.siamese import DSA, IDC_MATCHING, NONE, drawn
+from lcmat.options import run_command_line
+from lcmat.siamese import DSA, IDC_MATCHING, NONE, applied, drawn
+from lcmat.synthetic import decoded
 from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
@@ -362,9 +367,6 @@ def problem(strategy=NONE, stored=(2, 1, 3), real=(5, 4, 6), size: int = 4) -> t
 
 def plain_loss(network, matching, images: Tensor, pairs: list[Pair], factor: int = 1) -> Tensor:
     """The loss as it is defined, class by class in one graph."""
-    from lcmat.siamese import applied
-    from lcmat.synthetic import decoded
-
     total = 0
     for pair in pairs:
         x, s = applied(pair.real, pair.draw), applied(decoded(images[pair.rows], factor), pair.draw)
@@ -459,3 +461,25 @@ def test_the_graph_does_not_grow_with_the_images() -> None:
     assert limits(torch.device("cpu"), (3, 32, 32)) == Limits(16, 128, together=False)
     assert limits(torch.device("cpu"), (1, 8, 8)).images == 256
     assert limits(torch.device("cuda"), (3, 32, 32)) == Limits(1024, 1024, together=True)
+
+
+@pytest.mark.parametrize("name", ["DM", "LCMat-C"])
+def test_the_benchmarks_plain_loop_takes_the_same_step(name: str) -> None:
+    network, matching, images, pairs = condensing.problem(name, classes=2, batch=5)
+    _, gradient = matching_gradient(network, matching, images, pairs, lambda x: x)
+    plain = condensing.plain_step(name, network, images, pairs)
+    torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_benchmark_is_tabulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On two classes; measured once, then kept."""
+    small = partial(condensing.problem, classes=2, batch=2)
+    monkeypatch.setattr(condensing, "problem", small)
+    words = ["condense", "--runs", "1", "--save_path", str(tmp_path)]
+    assert run_command_line(benchmark.main, words) == 0
+    text = (tmp_path / "benchmarks" / "condense.md").read_text()
+    assert "| DM " in text
+    assert "| LCMat-C " in text
+    monkeypatch.setattr(condensing, "problem", None)
+    assert run_command_line(benchmark.main, words) == 0
