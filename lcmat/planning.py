@@ -96,10 +96,7 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
-    return [
-        method if isinstance(method, Condenser) else method.under(experiment.options_of(settings, method))
-        for method in chosen
-    ]
+    return [method.under(experiment.options_of(settings, method)) for method in chosen]
 
 
 def _suit_condensation(args: argparse.Namespace, condensing: bool) -> None:

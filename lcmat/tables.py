@@ -46,14 +46,6 @@ class Cell:
     seeds: tuple[int, ...] = ()
 
     @property
-    def by_seed(self) -> dict[int, float]:
-        """The mean final accuracy of each seed's networks."""
-        return {
-            seed: statistics.fmean(v for s, v in zip(self.seeds, self.final, strict=True) if s == seed)
-            for seed in dict.fromkeys(self.seeds)
-        }
-
-    @property
     def difference(self) -> float | None:
         """Mean best accuracy minus the published one, which is a best accuracy, too; of final ones the same."""
         if self.published is None:
