@@ -180,7 +180,7 @@ def condense(
     with spreading(device, len(task.sizes) if matching.threads else 1) as spread:
 
         def gradient(iteration: int, step: int) -> tuple[Tensor, Tensor]:
-            pairs = _pairs(task, room, labels, strategy, batch, iteration, step)
+            pairs = _pairs(task, room, strategy, batch, iteration, step)
             network = networks.ready_to_match(iteration, step)
             return matching_gradient(network, matching, images.detach(), pairs, room.inputs, factor, spread)
 
@@ -192,7 +192,7 @@ def _initial(task: Task, init: str, factor: int) -> tuple[Tensor, Tensor]:
     return initial(task.split, task.sizes, init, factor, draw, *task.compute.statistics)
 
 
-def _pairs(task: Task, room: Space, labels: Tensor, strategy: Strategy, batch: int, iteration: int, step: int):
+def _pairs(task: Task, room: Space, strategy: Strategy, batch: int, iteration: int, step: int) -> list[Pair]:
     """Return for each class its real images, where its synthetic ones lie, and the augmentation both share."""
     index = real_batch(task, batch, seeds.generator(task.seed, "real images", iteration, step))
     device = task.compute.device

@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def facts(self) -> dict[str, object]:
-        """What a record holds of them: of several networks the mean, and beside it each."""
+        """What a record holds of them: of several networks the means, the first one's tests, and beside these each."""
         each = [
             {
                 "test_accuracy": history.tests[-1][1],

@@ -36,6 +36,11 @@ class Pair:
     rows: slice
     draw: Draw
 
+    @property
+    def stored(self) -> int:
+        """How many synthetic images there are."""
+        return self.rows.stop - self.rows.start
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -69,7 +74,7 @@ def matching_gradient(
     in threads (`spreading`). network: in evaluation mode; no image's output may depend on other images.
     """
     limit = limit or limits(images.device, images.shape[1:])
-    work = partial(_unit_gradient, network, matching, images, to_inputs, factor, limit)
+    work = partial(_unit_gradient, _Step(network, matching, to_inputs, factor), images, limit)
     units = _units(pairs, factor, limit)
     results = (spread or _in_turn)(work, units)
     gradient = torch.zeros_like(images)
@@ -104,8 +109,7 @@ def _units(pairs: list[Pair], factor: int, limit: Limits) -> list[list[Pair]]:
     """Return neighbouring classes together as far as they may be, each in one list."""
     units, filled = [], 0
     for pair in pairs:
-        synthetic = (pair.rows.stop - pair.rows.start) * factor**2
-        share = max(len(pair.real) / limit.images, synthetic / limit.in_graph)
+        share = max(len(pair.real) / limit.images, factor**2 * pair.stored / limit.in_graph)
         adjacent = bool(units) and units[-1][-1].rows.stop == pair.rows.start
         if limit.together and adjacent and filled + share <= 1:
             units[-1].append(pair)
@@ -116,51 +120,67 @@ def _units(pairs: list[Pair], factor: int, limit: Limits) -> list[list[Pair]]:
     return units
 
 
-def _unit_gradient(network, matching, images, to_inputs, factor, limit, unit: list[Pair]) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """What is the same for all classes of a step."""
+
+    network: nn.Module
+    matching: Matching
+    to_inputs: Callable[[Tensor], Tensor]
+    factor: int
+
+    def of_real(self, unit: list[Pair], part: slice) -> Statistics:
+        """Return the statistics of some real images of each class."""
+        inputs = [applied(pair.real[part], pair.draw) for pair in unit]
+        return self._statistics(unit, inputs, [len(pair.real) for pair in unit], graph=False)
+
+    def of_synthetic(self, unit: list[Pair], stored: list[Tensor], graph: bool) -> Statistics:
+        """Return the statistics of some stored images of each class."""
+        parts = zip(stored, unit, strict=True)
+        inputs = [applied(self.to_inputs(decoded(part, self.factor)), pair.draw) for part, pair in parts]
+        return self._statistics(unit, inputs, [self.factor**2 * pair.stored for pair in unit], graph)
+
+    def _statistics(self, unit: list[Pair], inputs: list[Tensor], totals: list[int], graph: bool) -> Statistics:
+        """Return the statistics of inputs, a part of so many images of each class."""
+        sizes, together = [len(part) for part in inputs], torch.cat(inputs)
+        labels = [torch.full((n,), pair.label, device=together.device) for n, pair in zip(sizes, unit, strict=True)]
+        weights = [together.new_full((n,), 1 / total) for n, total in zip(sizes, totals, strict=True)]
+        return self.matching.statistics(self.network, together, torch.cat(labels), torch.cat(weights), sizes, graph)
+
+    def loss(self, unit: list[Pair], real: Statistics, synthetic: Statistics) -> Tensor:
+        """Return the matching loss, summed over the classes."""
+        counts = [len(pair.real) for pair in unit], [self.factor**2 * pair.stored for pair in unit]
+        device = next(iter(real.values())).device
+        return self.matching.loss(real, synthetic, *(torch.tensor(numbers, device=device) for numbers in counts)).sum()
+
+
+def _unit_gradient(step: _Step, images: Tensor, limit: Limits, unit: list[Pair]) -> tuple[Tensor, Tensor]:
     """Return the loss over some classes and its gradient in their synthetic images."""
-    labels = torch.tensor([pair.label for pair in unit], device=images.device)
-    sizes = [len(pair.real) for pair in unit]
-    stored = [pair.rows.stop - pair.rows.start for pair in unit]
+    alone = len(unit) == 1
+    pieces = range(0, len(unit[0].real), limit.images) if alone else [0]
+    real = _summed(step.of_real(unit, slice(start, start + limit.images if alone else None)) for start in pieces)
     own = images[unit[0].rows.start : unit[-1].rows.stop]
-    counts = [torch.tensor(numbers, device=images.device) for numbers in (sizes, [n * factor**2 for n in stored])]
-
-    def statistics(inputs: Tensor, numbers: list[int], totals: Tensor, graph: bool) -> Statistics:
-        """Take the statistics of inputs, `numbers` of each class, that are part of `totals`."""
-        each = torch.tensor(numbers, device=inputs.device)
-        weights = (1 / totals.to(inputs.dtype)).repeat_interleave(each)
-        return matching.statistics(network, inputs, labels.repeat_interleave(each), weights, numbers, graph)
-
-    def augmented_real(part: slice) -> Tensor:
-        return torch.cat([applied(pair.real[part], pair.draw) for pair in unit])
-
-    def prepared(stored_images: Tensor, numbers: list[int]) -> Tensor:
-        parts = zip(stored_images.split(numbers), unit, strict=True)
-        return torch.cat([applied(to_inputs(decoded(part, factor)), pair.draw) for part, pair in parts])
-
-    def of_real(part: slice) -> Statistics:
-        inputs = augmented_real(part)
-        return statistics(inputs, sizes if len(unit) > 1 else [len(inputs)], counts[0], graph=False)
-
-    def of_synthetic(part: Tensor, graph: bool) -> Statistics:
-        inputs = prepared(part, stored if len(unit) > 1 else [len(part)])
-        numbers = [n * factor**2 for n in stored] if len(unit) > 1 else [len(inputs)]
-        return statistics(inputs, numbers, counts[1], graph)
-
-    pieces = [slice(None)] if len(unit) > 1 else [slice(s, s + limit.images) for s in range(0, sizes[0], limit.images)]
-    real = _summed(of_real(piece) for piece in pieces)
-    if len(unit) > 1 or counts[1][0] <= limit.in_graph:
+    if not alone or step.factor**2 * len(own) <= limit.in_graph:
         leaf = own.clone().requires_grad_()
-        loss = matching.loss(real, of_synthetic(leaf, graph=True), *counts).sum()
+        stored = leaf.split([pair.stored for pair in unit])
+        loss = step.loss(unit, real, step.of_synthetic(unit, stored, graph=True))
         return loss.detach(), torch.autograd.grad(loss, leaf)[0]
     # The loss depends on all images of the class through their statistics alone: take these first, piece by piece,
     # then the loss's gradient in them, and pull that back through each piece.
-    parts = own.split(max(1, limit.in_graph // factor**2))
-    with torch.no_grad():
-        totals = _summed(of_synthetic(part, graph=False) for part in parts)
+    parts = own.split(max(1, limit.in_graph // step.factor**2))
+    totals = _summed(step.of_synthetic(unit, [part], graph=False) for part in parts)
     totals = {name: value.requires_grad_() for name, value in totals.items()}
-    loss = matching.loss(real, totals, *counts).sum()
+    loss = step.loss(unit, real, totals)
     pull = torch.autograd.grad(loss, list(totals.values()), allow_unused=True, materialize_grads=True)
-    return loss.detach(), torch.cat([_pulled_back(of_synthetic, part, list(totals), pull) for part in parts])
+    pulled = [_pulled_back(step, unit, part, dict(zip(totals, pull, strict=True))) for part in parts]
+    return loss.detach(), torch.cat(pulled)
+
+
+def _pulled_back(step: _Step, unit: list[Pair], part: Tensor, pull: Statistics) -> Tensor:
+    """Return the gradient in some images of a class that `pull`, the gradient in its statistics, comes to."""
+    leaf = part.clone().requires_grad_()
+    found = step.of_synthetic(unit, [leaf], graph=True)
+    return torch.autograd.grad([found[name] for name in pull], leaf, list(pull.values()))[0]
 
 
 def _summed(parts: Iterator[Statistics]) -> Statistics:
@@ -168,9 +188,3 @@ def _summed(parts: Iterator[Statistics]) -> Statistics:
     for part in parts:
         total = {name: total[name] + part[name] for name in total}
     return total
-
-
-def _pulled_back(of_synthetic: Callable, part: Tensor, names: list[str], pull: tuple[Tensor, ...]) -> Tensor:
-    leaf = part.clone().requires_grad_()
-    found = of_synthetic(leaf, graph=True)
-    return torch.autograd.grad([found[name] for name in names], leaf, list(pull))[0]

@@ -1112,7 +1112,8 @@ def test_unknown_dataset_with_none_near(given: str) -> None:
 @pytest.mark.parametrize(("given", "nearest"), [("crop_flop", "crop_flip"), ("corp", "crop"), ("non", "none")])
 def test_unknown_augmentation(given: str, nearest: str) -> None:
     message = refusal(load, "digits", augmentation=given)
-    assert message == f"unknown augmentation '{given}'; did you mean {nearest}? (known: none, crop, crop_flip)"
+    known = "none, crop, crop_flip, dsa, dsa_unmirrored, idc, idc_unmirrored"
+    assert message == f"unknown augmentation '{given}'; did you mean {nearest}? (known: {known})"
 
 
 @pytest.mark.parametrize(
