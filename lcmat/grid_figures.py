@@ -62,10 +62,10 @@ def sensitivity(
             axes.errorbar(
                 place, mean, yerr=np.nan_to_num(std), marker="o", capsize=3, color=COLOURS[number], label=method
             )
-        for number, (method, at) in enumerate(sorted(others)):
-            if at == fraction:
+        for number, method in enumerate(sorted({name for name, _ in others})):
+            if (method, fraction) in others:
                 style = {"color": "0.35", "linestyle": ("--", ":", "-.")[number % 3], "linewidth": 1}
-                axes.axhline(mean_std(others[method, at].final)[0], label=method, **style)
+                axes.axhline(mean_std(others[method, fraction].final)[0], label=method, **style)
         axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
         axes.set_xlabel(symbol)
         axes.set_title(f"{100 * fraction:.4g}%", fontsize=10)
