@@ -726,6 +726,7 @@ def test_sizes(tmp_path: Path) -> None:
 def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while images are learned, and stopped once more after the first of two evaluations."""
     words = [*QUICK, "--selection", "LCMat-C", "--ipc", "2", "--checkpoint_interval", "0", "--evaluations", "2"]
+    words += ["--threads", "1"]  # in a process of its own as in this one
     words += ["--option", "iterations=5", "steps=3", "batch=16", "network_images=32", "layers=all", "metric=cosine"]
     assert call(*words, *places(tmp_path / "whole")) == 0
     expected = records_in(tmp_path / "whole" / "result")

@@ -255,6 +255,8 @@ def test_configurations_without_variants_keep_their_hashes(path: Path, digits: D
     flags = [f"--{name}={config['training'][name]}" for name in ("epochs", "batch", "lr", "weight_decay")]
     network = config["selection_network"] or {}
     flags += [f"--selection_{name}={network[name]}" for name in ("epochs", "batch", "lr") if name in network]
+    chosen = [f"{name}={value}" for name, value in config["options"].items()]
+    flags += ["--option", *chosen] if chosen else []
     args = options.parse([*flags, "--dataset", "digits", "--test_interval", str(config["test_interval"])])
     made: Settings = options.settings_of(args)
     made = replace(made, recipe=replace(made.recipe, augmentation=digits.augmentation))
