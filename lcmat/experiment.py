@@ -227,12 +227,28 @@ def select_to_files(bench: Bench, run: Run) -> tuple[Subset, Path]:
     """
     config = configuration(bench, run)
     subset, _, _ = subset_of(bench, run, config)
-    folder = records.record_path(bench.settings.save_path, config, bench.settings.model).parent
-    name = f"subset{config['fraction']:g}-seed{run.seed}-{selection_key(config)}"
-    subset.save(folder / f"{name}.npz")
-    subset.save_text(folder / f"{name}.txt")
+    path = _subset_path(bench, run, config)
+    subset.save(path)
+    subset.save_text(path.with_suffix(".txt"))
     bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
-    return subset, folder / f"{name}.txt"
+    return subset, path.with_suffix(".txt")
+
+
+def saved_subset(bench: Bench, run: Run) -> Subset:
+    """Return the run's subset as it was recorded or selected before, or select it now, and save it."""
+    config = configuration(bench, run)
+    for _, subset in _recorded_subsets(bench, config):
+        return subset
+    path = _subset_path(bench, run, config)
+    try:
+        return Subset.load(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return select_to_files(bench, run)[0]
+
+
+def _subset_path(bench: Bench, run: Run, config: dict) -> Path:
+    folder = records.record_path(bench.settings.save_path, config, bench.settings.model).parent
+    return folder / f"subset{config['fraction']:g}-seed{run.seed}-{selection_key(config)}.npz"
 
 
 def _recorded_subsets(bench: Bench, config: dict) -> Iterator[tuple[dict, Subset]]:

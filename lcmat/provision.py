@@ -103,6 +103,14 @@ def context_of(bench: Bench, run: Run, key: str, log: Path | None = None) -> Con
     )
 
 
+def trained_network(bench: Bench, seed: int) -> tuple[nn.Module, Signals]:
+    """Return f_T of a seed, on the device, and its signals on the whole training set, whatever a method needs of it."""
+    selector = Selector(seed, None)
+    labels = bench.dataset.train.labels
+    signals = _as_signals(_taken(bench, selector), labels)
+    return _selection_network(bench, selector)[0].to(bench.compute.device), signals
+
+
 def order_of(
     bench: Bench, run: Run, signals: Signals, how: dict[str, object], means: dict[str, object]
 ) -> tuple[Subset, float]:

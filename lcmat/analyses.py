@@ -1,0 +1,384 @@
+"""Analyses of subsets in the light of LCMat's theory: each a function from groups of cases to rows of numbers.
+
+A group is a network f_T with its signals on T; its cases are the subsets that were chosen by it. What takes long is
+kept in the cache, case by case, so that a run that is stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lcmat import experiment, loss_surface, provision, records
+from lcmat.bench import Bench
+from lcmat.condensation_run import is_condensation
+from lcmat.curvature import LossCurvatureDistance, dominant_dimensions, hessian_factors, hessian_variance
+from lcmat.errors import UserError
+from lcmat.files import load_tensors, save_tensors
+from lcmat.loss_difference import LastLayer, coefficients, sharpness
+from lcmat.planning import Job
+from lcmat.selection import Subset
+from lcmat.signals import Signals
+
+# Part of every cache key: raise it when the meaning of a row changes.
+CACHE_FORMAT = 1
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class How:
+    """What an analysis is measured with. radius: ρ of Eq. 4 and 6. objective: ρ and K of LCMat-S's distance.
+
+    starts, steps: of the ascent over the last layer; network_steps: over all parameters, from the gradient's direction.
+    images: of the fixed sample of T. points, span: of the landscape's grid, from −span to span filter norms.
+    """
+
+    radius: float = 0.5
+    objective: tuple[float, int | None] = (0.1, None)
+    starts: int = 4
+    steps: int = 20
+    network_steps: int = 3
+    images: int = 1000
+    points: int = 21
+    span: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One subset: by which method, what share of T (in numbers), and by which seed."""
+
+    method: str
+    fraction: float
+    seed: int
+    subset: Subset
+
+    @property
+    def row(self) -> Row:
+        """The columns that tell cases apart."""
+        return {"method": self.method, "fraction": self.fraction, "seed": self.seed, "samples": len(self.subset)}
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The cases of one f_T."""
+
+    bench: Bench
+    seed: int
+    cases: list[Case]
+
+    @functools.cached_property
+    def _trained(self) -> tuple[nn.Module, Signals]:
+        return provision.trained_network(self.bench, self.seed)
+
+    @property
+    def network(self) -> nn.Module:
+        """f_T."""
+        return self._trained[0]
+
+    @property
+    def signals(self) -> Signals:
+        """Its signals on all samples of T."""
+        return self._trained[1]
+
+    @functools.cached_property
+    def layer(self) -> LastLayer:
+        """The same for the last layer."""
+        return LastLayer.of(self.signals)
+
+    def coefficients(self, case: Case | None) -> Tensor:
+        """Return c with L(T) − L(S) = Σ c_i ℓ_i."""
+        return coefficients(len(self.signals), None if case is None else case.subset, self.signals.labels.device)
+
+    def kept(self, what: Row, case: Case | None, make: Callable[[], dict]) -> dict:
+        """Return what `make` returns, from the cache if it was made before for the same network and subset."""
+        subset = None
+        if case is not None:
+            weights = case.subset.weights
+            subset = [case.subset.indices.tolist(), None if weights is None else weights.tolist()]
+        network = provision.cache_key(self.bench, provision.Selector(self.seed, None))
+        key = records.config_hash({"format": CACHE_FORMAT, "network": network, "subset": subset, **what})
+        path = self.bench.settings.cache_path / "analyses" / f"{key}.pt"
+        if path.exists():
+            try:
+                return load_tensors(path)
+            except UserError:
+                pass  # damaged: made anew
+        value = make()
+        save_tensors(path, value)
+        return value
+
+
+def groups_of(jobs: list[Job]) -> list[Group]:
+    """Return the subsets of the jobs, recorded or chosen now and saved, by the network that chose them.
+
+    Of jobs that train several networks on one subset there is one case. Raises UserError for synthetic images, which
+    are no subset of T.
+    """
+    groups: dict[tuple, Group] = {}
+    seen: set[str] = set()
+    for job in tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False):
+        if is_condensation(job.run):
+            raise UserError(f"{job.run.method.name} makes images; an analysis of the loss on T takes subsets of T")
+        key = experiment.selection_key(job.config)
+        if key in seen or job.run.method.everything:
+            continue
+        seen.add(key)
+        bench, seed = job.bench, job.run.seed
+        place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
+        group = groups.setdefault(place, Group(bench, seed, []))
+        group.cases.append(
+            Case(job.run.method.name, job.config["fraction"], seed, experiment.saved_subset(bench, job.run))
+        )
+    if not groups:
+        raise UserError("there is no subset to analyse; name methods other than Full")
+    return list(groups.values())
+
+
+def _cases(groups: list[Group], label: str) -> Iterator[tuple[Group, Case]]:
+    every = [(group, case) for group in groups for case in group.cases]
+    yield from tqdm(every, desc=label, disable=None, leave=False)
+
+
+def bound(groups: list[Group], how: How) -> dict[str, list[Row]]:
+    """Return the two terms of Eq. 6 (LCMat Prop. 3.2, Fig. 2) for each subset, over the last layer.
+
+    lambda_1 is the largest eigenvalue of H_T − H_S, signed, as the proposition has it; lambda_abs the largest by size.
+    """
+    rows = []
+    for group, case in _cases(groups, "bound"):
+        terms = _terms(group, case)
+        half = how.radius / 2
+        rows.append(
+            case.row
+            | {
+                "gradient": terms["gradient"],
+                "lambda_1": terms["highest"],
+                "lambda_lowest": terms["lowest"],
+                "lambda_abs": max(terms["highest"], -terms["lowest"]),
+                "half_rho_lambda_1": half * terms["highest"],
+                "half_rho_lambda_abs": half * max(terms["highest"], -terms["lowest"]),
+                "diagonal": half * terms["diagonal"],
+            }
+        )
+    return {"": rows}
+
+
+def _terms(group: Group, case: Case) -> dict[str, float]:
+    """Return ‖∇L(T) − ∇L(S)‖₂, the extreme eigenvalues of H_T − H_S, and max_k |λ̂_k^T − λ̂_k^S|."""
+
+    def make() -> dict[str, float]:
+        c, layer = group.coefficients(case), group.layer
+        low, high = layer.extreme_eigenvalues(c)
+        gradient, diagonal = float(layer.gradient(c).norm()), float(layer.diagonal(c).abs().max())
+        return {"gradient": gradient, "lowest": low, "highest": high, "diagonal": diagonal}
+
+    return group.kept({"analysis": "terms"}, case, make)
+
+
+def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
+    """Return Eq. 4 measured from below, beside Eq. 6 (Prop. 3.2 without its remainder) and Eq. 7 (diagonal)."""
+    rows = []
+    for group, case in _cases(groups, "sharpness"):
+        terms, half = _terms(group, case), how.radius / 2
+        of_layer = group.kept(
+            {"analysis": "sharpness", "radius": how.radius, "starts": how.starts, "steps": how.steps},
+            case,
+            functools.partial(_layer_sharpness, group, case, how),
+        )
+        of_network = {}
+        if how.network_steps:
+            what = {"analysis": "network sharpness", "radius": how.radius, "steps": how.network_steps}
+            make = functools.partial(_network_sharpness, group, case, how)
+            of_network = group.kept(what | {"images": how.images}, case, make)
+        rows.append(
+            case.row
+            | {
+                "sharpness": of_layer["sharpness"],
+                "eq6": terms["gradient"] + half * terms["highest"],
+                "eq6_abs": terms["gradient"] + half * max(terms["highest"], -terms["lowest"]),
+                "eq7": terms["gradient"] + half * terms["diagonal"],
+                "difference": of_layer["difference"],
+                "network_sharpness": of_network.get("sharpness"),
+                "network_gradient": of_network.get("gradient"),
+                "network_difference": of_network.get("difference"),
+            }
+        )
+    return {"": rows}
+
+
+def _layer_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
+    at, like = group.layer.loss(group.coefficients(case)), torch.zeros(group.layer.shape).to(group.layer.h)
+    value, base, _ = sharpness(at, like, how.radius, how.starts, how.steps)
+    return {"sharpness": value, "difference": base}
+
+
+def _network_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
+    train, compute = group.bench.dataset.train, replace(group.bench.compute, precision=torch.float32)
+    sample = train.take(loss_surface.stratified(train.labels, how.images))
+    chosen = train.take(torch.from_numpy(case.subset.indices))
+    weights = loss_surface.relative_weights(case.subset, len(chosen))
+    network = group.network.to(compute.device, memory_format=torch.channels_last)
+    at = loss_surface.difference(network, sample, chosen, weights, compute)
+    size = sum(value.numel() for value in network.parameters())
+    value, base, norm = sharpness(at, torch.zeros(size, device=compute.device), how.radius, 1, how.network_steps)
+    return {"sharpness": value, "difference": base, "gradient": norm}
+
+
+def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
+    """Return the loss of T's fixed sample and of each subset around f_T (Fig. 1b), on the same two directions."""
+    places = np.linspace(-how.span, how.span, how.points).tolist()
+    rows = []
+    what = {"analysis": "landscape", "points": how.points, "span": how.span}
+    for group in groups:
+        train = group.bench.dataset.train
+        for case in (None, *group.cases):
+            if case is None:
+                index, own = loss_surface.stratified(train.labels, how.images), {"images": how.images}
+                first = {"method": "T", "fraction": 1.0, "seed": group.seed, "samples": len(index)}
+            else:
+                index, own, first = torch.from_numpy(case.subset.indices), {}, case.row
+            weights = loss_surface.relative_weights(case and case.subset, len(index))
+            label = f"landscape of {first['method']} {first['fraction']:g}"
+
+            make = functools.partial(_surface, group, index, weights, places, label)
+            surface = group.kept(what | own, case, make)["surface"]
+            rows += [
+                first | {"x": x, "y": y, "loss": float(surface[i, j])}
+                for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2)
+            ]
+    return {"": rows}
+
+
+def _surface(group: Group, index: Tensor, weights: Tensor, places: list[float], label: str) -> dict[str, Tensor]:
+    compute = replace(group.bench.compute, precision=torch.float32)
+    split = group.bench.dataset.train.take(index)
+    return {"surface": loss_surface.landscape(group.network, split, weights, compute, places, label)}
+
+
+def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:
+    """Return the sorted Var(λ_k) over T (Fig. 6), and the place in that order of each subset's true k of Eq. 8.
+
+    The true k is where the subset's mean Hessian diagonal differs most from T's. Also within each class, with the
+    class's own variances, as class-balanced selection has it.
+    """
+    spectrum, places = [], []
+    for group in groups:
+        signals, layer = group.signals, group.layer
+        order, values = _by_variance(signals)
+        top = values[order[:10_000]]
+        spectrum += [
+            {"seed": group.seed, "rank": rank, "variance": float(value), "share": float(share)}
+            for rank, (value, share) in enumerate(zip(top, top.cumsum(0) / values.sum(), strict=True), 1)
+        ]
+        classes = signals.labels.unique().tolist()
+        orders = {label: _by_variance(signals[signals.labels == label])[0] for label in classes}
+        for case in group.cases:
+            difference = layer.diagonal(group.coefficients(case)).flatten().abs()
+            places.append(case.row | {"class": "all"} | _place(order, difference))
+            chosen = torch.from_numpy(case.subset.indices).to(signals.labels.device)
+            for label in classes:
+                own = torch.where(signals.labels == label, 1.0, 0.0).double()
+                picked = torch.zeros_like(own).index_add_(0, chosen, torch.ones_like(chosen, dtype=own.dtype)) * own
+                if picked.sum() == 0:
+                    continue
+                difference = layer.diagonal(own / own.sum() - picked / picked.sum()).flatten().abs()
+                places.append(case.row | {"class": str(label)} | _place(orders[label], difference))
+    return {"-spectrum": spectrum, "": places}
+
+
+def _by_variance(signals: Signals) -> tuple[Tensor, Tensor]:
+    """Return all dimensions by falling variance of λ, and the variances."""
+    values = hessian_variance(*hessian_factors(signals))
+    return dominant_dimensions(values, values.numel()), values.flatten()
+
+
+def _place(order: Tensor, difference: Tensor) -> dict[str, int]:
+    """Return at which place in the order, from 1, the largest difference stands: it lies in 𝒦 for K as large."""
+    rank = 1 + int((order == difference.argmax()).nonzero()[0, 0])
+    return {"rank": rank, "in_100": int(rank <= 100)}
+
+
+def overlap(groups: list[Group], how: How) -> dict[str, list[Row]]:
+    """Return how far subsets agree, |A ∩ B|/|A ∪ B|, and each one's cost L(S) (Eq. 11) under LCMat-S's distance.
+
+    F(S) of Eq. 12 is a constant less L(S): a smaller cost is a higher place on the objective.
+    """
+    agreement, costs = [], []
+    for group, case in _cases(groups, "overlap"):
+        what = {"analysis": "cost", "objective": list(how.objective)}
+        cost = group.kept(what, case, functools.partial(_cost, group, case, how))["cost"]
+        costs.append(case.row | {"cost": cost, "per_sample": cost / len(group.signals)})
+    for group in groups:
+        for one, other in itertools.product(group.cases, repeat=2):
+            if one.fraction == other.fraction:
+                a, b = set(one.subset.indices.tolist()), set(other.subset.indices.tolist())
+                agreement.append(one.row | {"other": other.method, "jaccard": len(a & b) / len(a | b)})
+    return {"-jaccard": agreement, "": costs}
+
+
+def _cost(group: Group, case: Case, how: How) -> dict[str, float]:
+    """Return Σ_i min_{j∈S} D_ij, class by class; a class without a pick has no finite cost, and is covered by all."""
+    labels, total = group.signals.labels, 0.0
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    chosen[torch.from_numpy(case.subset.indices)] = True
+    missing = [label for label in labels.unique().tolist() if not bool(chosen[labels.cpu() == label].any())]
+    for members in [labels >= 0] if missing else [labels == label for label in labels.unique()]:
+        members = members.nonzero()[:, 0]
+        distance = LossCurvatureDistance(group.signals[members], *how.objective)
+        picked = chosen[members.cpu()].nonzero()[:, 0].to(labels.device)
+        nearest = torch.full((len(members),), torch.inf, dtype=torch.float64, device=labels.device)
+        for part in picked.split(64):
+            nearest = torch.minimum(nearest, distance.rows(part).min(0).values)
+        total += float(nearest.sum())
+    return {"cost": total}
+
+
+def diagonal(groups: list[Group], how: How) -> dict[str, list[Row]]:
+    """Return how good the diagonal is for the last layer's Hessian: of T, and of T less each subset.
+
+    share: ‖diag(H)‖_F/‖H‖_F. lambda_abs: the largest eigenvalue by size; diagonal: the largest entry of the diagonal.
+    """
+    rows = []
+    for group in groups:
+        several = [group.coefficients(case) for case in (None, *group.cases)]
+        subsets = [case.subset.indices.tolist() for case in group.cases]
+        what = {"analysis": "frobenius", "subsets": subsets, "count": len(several)}
+        norms = group.kept(what, None, lambda c=several, g=group: {"norms": g.layer.frobenius(c)})["norms"]
+        for case, c, norm in zip((None, *group.cases), several, norms, strict=True):
+            if case is None:
+                low, high = group.kept(
+                    {"analysis": "eigenvalues of T"},
+                    None,
+                    lambda g=group, c=c: {"pair": list(g.layer.extreme_eigenvalues(c))},
+                )["pair"]
+                first = {"method": "T", "fraction": 1.0, "seed": group.seed, "samples": len(group.signals)}
+            else:
+                terms = _terms(group, case)
+                low, high, first = terms["lowest"], terms["highest"], case.row
+            entries = group.layer.diagonal(c)
+            rows.append(
+                first
+                | {
+                    "share": float(entries.norm()) / norm,
+                    "lambda_abs": max(high, -low),
+                    "diagonal": float(entries.abs().max()),
+                }
+            )
+    return {"": rows}
+
+
+ANALYSES = {
+    "bound": bound,
+    "sharpness": sharp,
+    "landscape": landscapes,
+    "variance": variance,
+    "overlap": overlap,
+    "diagonal": diagonal,
+}

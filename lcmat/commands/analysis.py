@@ -1,0 +1,116 @@
+"""Measure subsets in the light of LCMat's theory: bound, sharpness, landscape, variance, overlap, diagonal.
+
+python -m lcmat analysis bound configs/table2_digits.yaml [flags of main.py]   # the subsets of a grid
+python -m lcmat analysis bound --dataset digits --selection Uniform LCMat-S --fraction 0.01 --seed 0 1 2
+"""
+
+import csv
+import io
+import statistics
+from pathlib import Path
+
+from lcmat import analyses, grids, options, planning, reports
+from lcmat.analysis_figures import draw
+from lcmat.commands._rooms import ROOMS
+from lcmat.errors import UserError, lookup
+from lcmat.files import write_text
+from lcmat.table_text import markdown
+
+KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
+
+
+def main(argv: list[str]) -> int:
+    """Choose or find the subsets, measure them, and write CSV, PNG and PDF."""
+    options.warn_in_one_line()
+    parser = _parser()
+    if argv and argv[0] in ("-h", "--help"):
+        parser.parse_args(["--help"])
+    if not argv or argv[0].startswith("-"):
+        raise UserError(f"name an analysis first: {', '.join(analyses.ANALYSES)}")
+    analysis = lookup("analysis", argv[0], list(analyses.ANALYSES))
+    lines, title, name = _asked(argv[1:], parser)
+    how = _how(lines[0])
+    planned = planning.plan(lines, ROOMS)
+    save_path = planned[0].bench.settings.save_path
+    print(planning.headline(planned[0].bench), flush=True)
+    groups = analyses.groups_of(planned)
+    rows = analyses.ANALYSES[analysis](groups, how)
+    name = f"{analysis}-{lines[0].name or name or _slug(planned[0])}"
+    paths = [_write(some, save_path / "tables" / f"{name}{suffix}.csv") for suffix, some in rows.items()]
+    paths += draw(analysis, rows, title or _slug(planned[0]), how.radius, save_path / "figures", name)
+    print(_summary(rows[""]))
+    print("\n".join(str(path) for path in paths))
+    return 0
+
+
+def _parser() -> options.Parser:
+    parser = options.build_parser("-m lcmat analysis NAME [FILE.yaml]")
+    parser.description = __doc__.splitlines()[0] + " Flags of main.py, or a grid of configs/, say which subsets."
+    group = parser.add_argument_group("analyses")
+    add, default = group.add_argument, analyses.How()
+    add("--name", metavar="WORD", help="what the files are called after the analysis (default: the grid or the data)")
+    add("--radius", type=float, default=default.radius, metavar="RHO", help="ρ of Eq. 4 and 6 (Fig. 2: 0.5)")
+    add("--starts", type=int, default=default.starts, metavar="N", help="starts of the ascent over the last layer")
+    add("--steps", type=int, default=default.steps, metavar="N", help="its steps")
+    add("--network_steps", type=int, default=default.network_steps, metavar="N",
+        help="steps of the ascent over all parameters; 0: without it")  # fmt: skip
+    add("--images", type=int, default=default.images, metavar="N", help="of T's fixed sample, for all parameters")
+    add("--points", type=int, default=default.points, metavar="N", help="of the landscape's grid, each way")
+    add("--span", type=float, default=default.span, metavar="X", help="how far it goes, in filter norms")
+    return parser
+
+
+def _asked(words: list[str], parser: options.Parser) -> tuple[list, str, str]:
+    """Return parsed command lines, a title and a name: of a grid if the first word is a file, else of the flags."""
+    if words and not words[0].startswith("-"):
+        grid = grids.read_grid(Path(words[0]), words[1:], parser, list(reports.REPORTS))
+        return grid.lines, grid.title, grid.name
+    return [options.parse(words, parser)], "", ""
+
+
+def _how(args) -> analyses.How:
+    """Return the measure that the flags give; raise UserError for one that cannot be."""
+    for name in ("starts", "steps", "images", "points"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    for name in ("radius", "span"):
+        if not 0 < getattr(args, name) < float("inf"):
+            raise UserError(f"--{name} must be a positive number, not {getattr(args, name)}")
+    if args.network_steps < 0:
+        raise UserError(f"--network_steps must not be negative, not {args.network_steps}")
+    return analyses.How(
+        radius=args.radius,
+        objective=(0.1 if args.rho is None else args.rho, args.K),
+        starts=args.starts,
+        steps=args.steps,
+        network_steps=args.network_steps,
+        images=args.images,
+        points=args.points,
+        span=args.span,
+    )
+
+
+def _slug(job: planning.Job) -> str:
+    return f"{job.config['dataset'].replace(':', '-').replace('/', '-')}-{job.bench.settings.model}"
+
+
+def _write(rows: list[dict], path: Path) -> Path:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_text(path, text.getvalue())
+    return path
+
+
+def _summary(rows: list[dict]) -> str:
+    """Return means over seeds and whatever else is averaged, by method and fraction."""
+    columns = [name for name in rows[0] if name not in KEYS]
+    cells: dict[tuple, list[dict]] = {}
+    for row in rows:
+        cells.setdefault((row["method"], row["fraction"]), []).append(row)
+    body = []
+    for (method, fraction), some in cells.items():
+        numbers = [[row[name] for row in some if row[name] is not None] for name in columns]
+        body.append([method, f"{100 * fraction:.4g}%", *(f"{statistics.fmean(x):.4g}" if x else "" for x in numbers)])
+    return markdown(["Method", "Fraction", *columns], body)

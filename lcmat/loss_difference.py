@@ -1,0 +1,180 @@
+"""The loss difference of LCMat's theory, L(T) − L(S), in the parameters of the last linear layer.
+
+With coefficients c_i = 1/n − [i ∈ S] w_i/Σw the difference is Σ_i c_i ℓ_i over the samples of T alone, so its gradient,
+Hessian products and diagonal are those of one weighted loss. For h̃ = [h, 1] (n, d+1) and p = softmax(logits) (n, C) a
+sample's Hessian is (diag(p) − ppᵀ) ⊗ h̃h̃ᵀ; the matrix of C(d+1) rows is never formed. All in float64.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor
+
+from lcmat import seeds
+from lcmat.curvature import errors, probabilities, with_bias
+from lcmat.selection import Subset
+from lcmat.signals import Signals
+
+# Below this many parameters the Hessian is formed: Lanczos needs more dimensions than it returns vectors.
+DENSE = 64
+
+
+def coefficients(n: int, subset: Subset | None, device: torch.device | str = "cpu") -> Tensor:
+    """Return c (n,) with L(T) − L(S) = Σ c_i ℓ_i; for no subset that of L(T) alone. Weights are taken relatively."""
+    c = torch.full((n,), 1 / n, dtype=torch.float64)
+    if subset is not None:
+        weights = np.ones(len(subset)) if subset.weights is None else subset.weights.astype(np.float64)
+        c.index_add_(0, torch.from_numpy(subset.indices), torch.from_numpy(weights / -weights.sum()))
+    return c.to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class LastLayer:
+    """What the samples of T are to the last layer: a = p − onehot(y) and p, (n, C) each, and h̃ (n, d+1), float64."""
+
+    logits: Tensor
+    labels: Tensor
+    a: Tensor
+    p: Tensor
+    h: Tensor
+
+    @staticmethod
+    def of(signals: Signals) -> LastLayer:
+        """Take the signals of one network on T."""
+        p, _ = probabilities(signals.logits)
+        a, h = errors(signals.logits, signals.labels), with_bias(signals.features)
+        return LastLayer(signals.logits.double(), signals.labels, a, p, h)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(C, d+1): the layer's weights and biases."""
+        return self.p.shape[1], self.h.shape[1]
+
+    def _used(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return c, p, h̃ and a of the samples that count; a subset alone is far smaller than T."""
+        some = c != 0
+        return (c, self.p, self.h, self.a) if bool(some.all()) else (c[some], self.p[some], self.h[some], self.a[some])
+
+    def gradient(self, c: Tensor) -> Tensor:
+        """Return Σ c_i a_i ⊗ h̃_i, (C, d+1)."""
+        c, _, h, a = self._used(c)
+        return (c[:, None] * a).T @ h
+
+    def diagonal(self, c: Tensor) -> Tensor:
+        """Return the diagonal of the Hessian, Σ c_i p_i(1 − p_i) ⊗ h̃_i², (C, d+1)."""
+        c, p, h, _ = self._used(c)
+        return (c[:, None] * p * (1 - p)).T @ h.square()
+
+    def product(self, c: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return V ↦ H V for V (C, d+1): Σ c_i [p_i ∘ (u_i − p_i·u_i)] ⊗ h̃_i with u_i = V h̃_i."""
+        c, p, h, _ = self._used(c)
+
+        def apply(v: Tensor) -> Tensor:
+            u = h @ v.T
+            return (c[:, None] * p * (u - (p * u).sum(1, keepdim=True))).T @ h
+
+        return apply
+
+    def extreme_eigenvalues(self, c: Tensor) -> tuple[float, float]:
+        """Return the lowest and the highest eigenvalue of the Hessian, signed, by Lanczos (SciPy's eigsh)."""
+        classes, width = self.shape
+        size, apply = classes * width, self.product(c)
+
+        def flat(v: np.ndarray) -> np.ndarray:
+            return apply(torch.from_numpy(v.reshape(classes, width)).to(self.h)).flatten().cpu().numpy()
+
+        if size <= DENSE:
+            values = np.linalg.eigvalsh(np.stack([flat(row) for row in np.eye(size)]))
+            return float(values[0]), float(values[-1])
+        operator = LinearOperator((size, size), matvec=flat, dtype=np.float64)
+        start = np.random.default_rng(0).standard_normal(size)  # eigsh draws it anew each time otherwise
+        # Without negative c the Hessian is positive semidefinite, and zero for equal moves of all classes; Lanczos
+        # would not converge to so many equal eigenvalues.
+        convex = bool((c >= 0).all())
+        low, high = (
+            0.0 if which == "SA" and convex
+            else float(eigsh(operator, k=1, which=which, v0=start, tol=1e-7, return_eigenvectors=False)[0])
+            for which in ("SA", "LA")
+        )  # fmt: skip
+        return low, high
+
+    def frobenius(self, several: Sequence[Tensor]) -> list[float]:
+        """Return the Frobenius norm of the Hessian under each c: block by block of C(C+1)/2, (d+1)² numbers at once.
+
+        The first c must count all samples of T; the blocks of T are formed once for all that follow, since every other
+        differs from it in its subset's samples only.
+        """
+        first, rest = several[0], [c - several[0] for c in several[1:]]
+        squares = [0.0] * len(several)
+        parts = [self._used(c) for c in (first, *rest)]
+        for i, j in itertools.combinations_with_replacement(range(self.shape[0]), 2):
+            blocks = [_block(c, p, h, i, j) for c, p, h, _ in parts]
+            for number, block in enumerate(blocks):
+                whole = block if number == 0 else blocks[0] + block
+                squares[number] += float(whole.square().sum()) * (1 if i == j else 2)
+        return [value**0.5 for value in squares]
+
+    def loss(self, c: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
+        """Return ε ↦ (Σ c_i ℓ_i, its gradient) at the layer's parameters moved by ε (C, d+1)."""
+        some = c != 0
+        c, h, z, y = (c, self.h, self.logits, self.labels)
+        if not bool(some.all()):
+            c, h, z, y = c[some], h[some], z[some], y[some]
+
+        def at(move: Tensor) -> tuple[float, Tensor]:
+            logits = z + h @ move.T
+            log_p = torch.log_softmax(logits, 1)
+            value = -float(c @ log_p.gather(1, y[:, None])[:, 0])
+            a = log_p.exp().scatter_add(1, y[:, None], torch.full_like(c, -1)[:, None])
+            return value, (c[:, None] * a).T @ h
+
+        return at
+
+
+def _block(c: Tensor, p: Tensor, h: Tensor, i: int, j: int) -> Tensor:
+    """Return the block of the Hessian for classes i and j, (d+1, d+1)."""
+    share = p[:, i] * (float(i == j) - p[:, j])
+    return ((c * share)[:, None] * h).T @ h
+
+
+def sharpness(
+    at: Callable[[Tensor], tuple[float, Tensor]], like: Tensor, radius: float, starts: int, steps: int, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return a lower bound of Eq. 4, (max_{‖ε‖≤ρ} |D(ε)| − |D(0)|)/ρ, with D(0) and ‖∇D(0)‖.
+
+    `at` gives D(ε) and ∇D(ε) for ε of the shape of `like`. Projected gradient ascent on D and on −D, whose larger
+    maximum is that of |D|: from the ball's edge in the direction of the gradient at 0 and from `starts` − 1 random
+    directions. A step that does not ascend is taken back and halved.
+    """
+    base, gradient = at(torch.zeros_like(like))
+    norm = float(gradient.norm())
+    best = abs(base)
+    generator = seeds.generator(seed, "sharpness")
+    directions = [gradient] + [
+        torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device) for _ in range(starts - 1)
+    ]
+    for sign, direction in itertools.product((1, -1), directions):
+        best = max(best, _ascend(at, sign, sign * direction, radius, steps))
+    return (best - abs(base)) / radius, base, norm
+
+
+def _ascend(at: Callable[[Tensor], tuple[float, Tensor]], sign: int, start: Tensor, radius: float, steps: int) -> float:
+    """Return the highest sign · D on the way from the ball's edge in the direction of `start`."""
+    place = start * (radius / max(float(start.norm()), 1e-300))
+    value, gradient = at(place)
+    step = radius
+    for _ in range(steps):
+        ahead = place + sign * gradient * (step / max(float(gradient.norm()), 1e-300))
+        ahead = ahead * min(1.0, radius / max(float(ahead.norm()), 1e-300))
+        reached, slope = at(ahead)
+        if sign * reached > sign * value:
+            place, value, gradient = ahead, reached, slope
+        else:
+            step /= 2
+    return sign * value

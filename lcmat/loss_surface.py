@@ -1,0 +1,124 @@
+"""The loss of a whole network on fixed images, as a function of all its parameters, in evaluation mode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lcmat import seeds
+from lcmat.data.splits import Split
+from lcmat.selection import Subset, class_budgets
+from lcmat.training import Compute, evaluate, evaluation_mode
+
+BATCH = 250
+
+
+def stratified(labels: Tensor, count: int) -> Tensor:
+    """Return the positions of up to `count` samples, the same each time, drawn evenly from the classes; sorted."""
+    sizes = torch.bincount(labels.cpu())
+    if count >= len(labels):
+        return torch.arange(len(labels))
+    generator = seeds.generator(0, "a fixed sample")
+    chosen = []
+    for label, budget in enumerate(class_budgets(sizes.numpy(), budget=count).tolist()):
+        members = (labels.cpu() == label).nonzero()[:, 0]
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:budget]])
+    return torch.cat(chosen).sort().values
+
+
+def relative_weights(subset: Subset | None, count: int) -> Tensor:
+    """Return what each sample counts in the mean loss, (count,) float32, summing to one."""
+    weights = torch.ones(count) if subset is None or subset.weights is None else torch.from_numpy(subset.weights)
+    return weights.float() / weights.sum()
+
+
+@contextlib.contextmanager
+def moved(network: nn.Module, move: dict[str, Tensor], scale: float = 1.0) -> Iterator[None]:
+    """Add scale · move to the parameters for a while; they return exactly to what they were."""
+    parameters = dict(network.named_parameters())
+    kept = {name: parameters[name].detach().clone() for name in move}
+    try:
+        with torch.no_grad():
+            for name, direction in move.items():
+                parameters[name].add_(direction, alpha=scale)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in kept.items():
+                parameters[name].copy_(value)
+
+
+def difference(
+    network: nn.Module, sample: Split, chosen: Split, weights: Tensor, compute: Compute
+) -> Callable[[Tensor], tuple[float, Tensor]]:
+    """Return ε ↦ (L(sample) − L(chosen), its gradient) with all parameters moved by ε, a flat tensor."""
+    parameters = dict(network.named_parameters())
+    sizes = [value.numel() for value in parameters.values()]
+    parts = [(sample, torch.full((len(sample),), 1 / len(sample))), (chosen, -weights)]
+
+    def at(move: Tensor) -> tuple[float, Tensor]:
+        pieces = move.split(sizes)
+        named = {name: piece.view_as(value) for (name, value), piece in zip(parameters.items(), pieces, strict=True)}
+        total, gradient = 0.0, torch.zeros_like(move)
+        with moved(network, named), evaluation_mode(network), torch.enable_grad():
+            for split, share in parts:
+                for images, labels, positions in split.batches(torch.arange(len(split)).split(BATCH)):
+                    losses = F.cross_entropy(
+                        network(compute.inputs(images)), labels.to(compute.device), reduction="none"
+                    )
+                    loss = (losses * share[positions].to(losses)).sum()
+                    slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                    total += float(loss.detach())
+                    gradient += torch.cat([
+                        torch.zeros(size, device=move.device) if slope is None else slope.flatten()
+                        for slope, size in zip(slopes, sizes, strict=True)
+                    ])  # fmt: skip
+        return total, gradient
+
+    return at
+
+
+def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Return a random direction whose filters have the norms of the network's own (Li et al. 2018, section 4).
+
+    Parameters of one dimension, biases and those of normalisation, stay where they are, as in their code.
+    """
+    generator = seeds.generator(seed, "direction")
+    directions = {}
+    for name, value in network.named_parameters():
+        if value.ndim < 2:
+            continue
+        drawn = torch.randn(value.shape, generator=generator).to(value)
+        norms, own = (torch.linalg.vector_norm(x.detach().flatten(1), dim=1) for x in (drawn, value))
+        directions[name] = drawn * (own / (norms + 1e-10)).view(-1, *[1] * (value.ndim - 1))
+    return directions
+
+
+def landscape(
+    network: nn.Module, split: Split, weights: Tensor, compute: Compute, places: list[float], label: str
+) -> Tensor:
+    """Return the mean loss on a grid, (len(places), len(places)) float64: θ + places[i] · d₁ + places[j] · d₂."""
+    first, second = (filter_normalised(network, seed) for seed in (0, 1))
+    surface = torch.zeros(len(places), len(places), dtype=torch.float64)
+    bar = tqdm(total=surface.numel(), desc=label, disable=None, leave=False)
+    for i, x in enumerate(places):
+        for j, y in enumerate(places):
+            with moved(network, first, x), moved(network, second, y):
+                surface[i, j] = _loss(network, split, weights, compute)
+            bar.update()
+    bar.close()
+    return surface
+
+
+@torch.no_grad()
+def _loss(network: nn.Module, split: Split, weights: Tensor, compute: Compute) -> float:
+    total = 0.0
+    for logits, labels, positions in evaluate(network, split, compute, BATCH):
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        total += float((losses * weights[positions].to(losses)).double().sum())
+    return total

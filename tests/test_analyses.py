@@ -1,0 +1,308 @@
+"""Analyses against dense Hessians from autograd, SciPy's optimisers and brute force."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import oracles
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+from lcmat import analyses, loss_surface
+from lcmat.__main__ import main as command
+from lcmat.data.splits import TensorSplit
+from lcmat.errors import UserError
+from lcmat.loss_difference import LastLayer, coefficients, sharpness
+from lcmat.selection import Subset
+from lcmat.signals import Signals
+from lcmat.training import Compute
+
+one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
+N, CLASSES, WIDTH = 40, 3, 4
+LARGE = 25  # features with which the layer has more parameters than are formed densely
+
+
+def problem(seed: int = 0, width: int = WIDTH, n: int = N) -> tuple[Signals, Tensor, Subset]:
+    """Return signals of a linear layer on random features, its weights with biases, and a weighted subset."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    head = torch.randn(CLASSES, width + 1, generator=generator, dtype=torch.float64)
+    labels = torch.randint(CLASSES, (n,), generator=generator)
+    logits = features @ head[:, :-1].T + head[:, -1]
+    indices = torch.randperm(n, generator=generator)[:6].numpy()
+    weights = np.linspace(0.5, 2, 6, dtype=np.float32)
+    classes = labels.numpy()[indices]
+    sizes = np.bincount(labels.numpy(), minlength=CLASSES)
+    subset = Subset(indices, np.arange(6), weights, classes, sizes, "some", balanced=False)
+    return Signals(features, logits, labels), head, subset
+
+
+def losses(signals: Signals, subset: Subset) -> Callable[[Tensor], Tensor]:
+    """Return L(T) − L(S) as a function of the layer's parameters, from the definition."""
+    index, weights = torch.from_numpy(subset.indices), torch.from_numpy(subset.weights).double()
+
+    def difference(head: Tensor) -> Tensor:
+        each = F.cross_entropy(signals.features @ head[:, :-1].T + head[:, -1], signals.labels, reduction="none")
+        return each.mean() - (weights * each[index]).sum() / weights.sum()
+
+    return difference
+
+
+def dense(signals: Signals, head: Tensor, subset: Subset) -> Tensor:
+    """Return the Hessian of the difference by autograd, (C(d+1), C(d+1))."""
+    size = head.numel()
+    return torch.autograd.functional.hessian(losses(signals, subset), head).reshape(size, size)
+
+
+@pytest.mark.parametrize("width", [WIDTH, LARGE])
+@pytest.mark.parametrize("seed", range(3))
+def test_terms_equal_autograd(seed: int, width: int) -> None:
+    signals, head, subset = problem(seed, width)
+    layer, c = LastLayer.of(signals), coefficients(N, subset)
+    hessian = dense(signals, head, subset)
+    values = torch.linalg.eigvalsh(hessian)
+    gradient = torch.autograd.functional.jacobian(losses(signals, subset), head)
+    torch.testing.assert_close(layer.gradient(c), gradient)
+    torch.testing.assert_close(layer.diagonal(c).flatten(), hessian.diagonal())
+    v = torch.randn(layer.shape, dtype=torch.float64)
+    torch.testing.assert_close(layer.product(c)(v).flatten(), hessian @ v.flatten())
+    low, high = layer.extreme_eigenvalues(c)
+    assert low == pytest.approx(float(values[0]), rel=1e-6)
+    assert high == pytest.approx(float(values[-1]), rel=1e-6)
+    of_all, of_difference = layer.frobenius([coefficients(N, None), c])
+    assert of_difference == pytest.approx(float(hessian.norm()), rel=1e-9)
+    assert of_all == pytest.approx(layer.frobenius([coefficients(N, None)])[0])
+
+
+@pytest.mark.parametrize("width", [WIDTH, LARGE])
+def test_eigenvalues_of_all_samples(width: int) -> None:
+    signals, head, _ = problem(1, width)
+    layer = LastLayer.of(signals)
+    low, high = layer.extreme_eigenvalues(coefficients(N, None))
+    hessian = torch.autograd.functional.hessian(
+        lambda w: F.cross_entropy(signals.features @ w[:, :-1].T + w[:, -1], signals.labels), head
+    ).reshape(head.numel(), -1)
+    assert low == pytest.approx(0, abs=1e-12)
+    assert high == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-6)
+
+
+def test_a_sample_chosen_twice_counts_twice() -> None:
+    subset = Subset(np.array([3, 3]), np.arange(2), None, np.zeros(2, int), np.array([5]), "some", balanced=False)
+    assert coefficients(5, subset).tolist() == pytest.approx([0.2, 0.2, 0.2, -0.8, 0.2])
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_sharpness_reaches_what_scipy_finds(seed: int, radius: float) -> None:
+    """SLSQP from thirty starts, over the constraint ‖ε‖² ≤ ρ², finds no more; and Eq. 4's value is attained."""
+    signals, head, subset = problem(seed)
+    layer, of = LastLayer.of(signals), losses(signals, subset)
+    at = layer.loss(coefficients(N, subset))
+    value, base, norm = sharpness(at, torch.zeros(layer.shape).double(), radius, starts=6, steps=200)
+    assert base == pytest.approx(float(of(head)))
+    assert norm == pytest.approx(float(torch.autograd.functional.jacobian(of, head).norm()))
+
+    def negative(flat: np.ndarray, sign: int) -> tuple[float, np.ndarray]:
+        loss, gradient = at(torch.from_numpy(flat.reshape(layer.shape)))
+        return -sign * loss, -sign * gradient.flatten().numpy()
+
+    ball = {"type": "ineq", "fun": lambda x: radius**2 - x @ x, "jac": lambda x: -2 * x}
+    random = np.random.default_rng(seed)
+    found = 0.0
+    for sign in (1, -1):
+        for _ in range(15):
+            start = random.standard_normal(head.numel())
+            start *= radius / np.linalg.norm(start)
+            made = minimize(negative, start, args=(sign,), jac=True, constraints=ball, options={"maxiter": 500})
+            inside = made.x * min(1, radius / np.linalg.norm(made.x))
+            found = max(found, -negative(inside, sign)[0])
+    expected = (found - abs(base)) / radius
+    assert value == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_sharpness_of_a_small_ball_is_the_gradient() -> None:
+    """To first order Eq. 4 is ‖∇L(T) − ∇L(S)‖₂, and Eq. 6 bounds it as the ball shrinks."""
+    signals, _, subset = problem(2)
+    layer, c = LastLayer.of(signals), coefficients(N, subset)
+    value, _, norm = sharpness(layer.loss(c), torch.zeros(layer.shape).double(), 1e-4, 3, 30)
+    assert value == pytest.approx(norm, rel=1e-3)
+
+
+class Tiny(nn.Module):
+    """A convolution and a head: enough for every kind of parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+@pytest.fixture
+def tiny() -> tuple[Tiny, TensorSplit, Compute]:
+    torch.manual_seed(0)
+    split = TensorSplit(torch.randint(256, (30, 1, 6, 6), dtype=torch.uint8), torch.arange(30) % CLASSES)
+    return Tiny(), split, Compute(torch.device("cpu"), torch.float32, (0.5,), (0.25,))
+
+
+def test_difference_over_all_parameters(tiny: tuple) -> None:
+    network, split, compute = tiny
+    chosen, weights = split.take(torch.tensor([1, 2])), torch.tensor([0.25, 0.75])
+    at = loss_surface.difference(network, split, chosen, weights, compute)
+    size = sum(value.numel() for value in network.parameters())
+    before = [value.detach().clone() for value in network.parameters()]
+    move = torch.randn(size) * 0.1
+    value, gradient = at(move)
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    network.eval()
+    moved = nn.utils.parameters_to_vector(network.parameters()).detach() + move
+    nn.utils.vector_to_parameters(moved, network.parameters())
+    each = F.cross_entropy(network(compute.inputs(split.images)), split.labels, reduction="none")
+    loss = each.mean() - 0.25 * each[1] - 0.75 * each[2]
+    slopes = torch.autograd.grad(loss, list(network.parameters()))
+    assert value == pytest.approx(float(loss), rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(gradient, torch.cat([slope.flatten() for slope in slopes]), rtol=1e-3, atol=1e-6)
+
+
+def test_landscape(tiny: tuple) -> None:
+    """Its middle is the loss at θ; a corner is that of the network moved by hand; the network stays as it was."""
+    network, split, compute = tiny
+    weights = torch.full((30,), 1 / 30)
+    before = [value.detach().clone() for value in network.parameters()]
+    surface = loss_surface.landscape(network, split, weights, compute, [-1.0, 0.0, 1.0], "test")
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+    network.eval()
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(F.cross_entropy(network(compute.inputs(split.images)), split.labels))
+
+    assert float(surface[1, 1]) == pytest.approx(loss(), rel=1e-5)
+    first, second = (loss_surface.filter_normalised(network, seed) for seed in (0, 1))
+    assert set(first) == {"conv.weight", "head.weight"}
+    for name, direction in first.items():
+        own = dict(network.named_parameters())[name].detach().flatten(1).norm(dim=1)
+        torch.testing.assert_close(direction.flatten(1).norm(dim=1), own)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            if name in first:
+                value += first[name] - second[name]
+    assert float(surface[2, 0]) == pytest.approx(loss(), rel=1e-5)
+
+
+def test_a_fixed_sample_is_stratified() -> None:
+    labels = torch.arange(90) % 3
+    index = loss_surface.stratified(labels, 30)
+    assert torch.bincount(labels[index]).tolist() == [10, 10, 10]
+    assert torch.equal(index, loss_surface.stratified(labels, 30))
+    assert len(loss_surface.stratified(labels, 1000)) == 90
+
+
+FLAGS = [
+    *("--dataset", "digits", "--model", "MLP", "--selection", "Uniform", "LCMat-S", "Craig"),
+    *("--fraction", "0.01", "0.05", "--seed", "0", "1", "--selection_epochs", "2"),
+    *("--device", "cpu", "--precision", "float32", "--threads", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("analyses")
+
+
+def analysed(folder: Path, name: str, *flags: str) -> dict[str, list[dict[str, str]]]:
+    """Run an analysis as a user does and return its tables by what comes after the name."""
+    places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
+    assert command(["analysis", name, *FLAGS, *places, *flags]) == 0
+    for suffix in ("png", "pdf"):
+        assert (folder / "result" / "figures" / f"{name}-digits-MLP.{suffix}").stat().st_size > 1000
+    found = sorted((folder / "result" / "tables").glob(f"{name}-digits-MLP*.csv"))
+    with_name = {path.stem.removeprefix(f"{name}-digits-MLP"): path for path in found}
+    return {suffix: list(csv.DictReader(path.open())) for suffix, path in with_name.items()}
+
+
+def test_bound_and_sharpness(folder: Path) -> None:
+    rows = analysed(folder, "bound")[""]
+    assert len(rows) == 12
+    assert len({row["samples"] for row in rows}) == 2
+    subsets = list((folder / "result").glob("digits-MLP/*/subset*.npz"))
+    assert len(subsets) == 12
+    stamps = [path.stat().st_mtime_ns for path in subsets]
+    measured = analysed(folder, "sharpness", "--network_steps", "1", "--images", "50", "--steps", "5")[""]
+    assert [path.stat().st_mtime_ns for path in subsets] == stamps, "saved subsets are read again"
+    for row, of_bound in zip(measured, rows, strict=True):
+        whole = float(of_bound["gradient"]) + float(of_bound["half_rho_lambda_abs"])
+        assert float(row["eq6_abs"]) == pytest.approx(whole, rel=1e-4)
+        # Convex losses of bounded third derivative: the quadratic model with |λ|'s largest holds up to its remainder.
+        assert 0 <= float(row["sharpness"]) <= 1.5 * whole
+        assert float(row["network_sharpness"]) >= 0
+
+
+def test_overlap_is_as_counted(folder: Path) -> None:
+    found = analysed(folder, "overlap")
+    own = [row for row in found["-jaccard"] if row["method"] == row["other"]]
+    assert {float(row["jaccard"]) for row in own} == {1.0}
+    costs = {(row["method"], row["fraction"], row["seed"]): float(row["cost"]) for row in found[""]}
+    for fraction in ("0.01", "0.05"):
+        for seed in ("0", "1"):
+            assert costs["LCMat-S", fraction, seed] <= costs["Uniform", fraction, seed]
+
+
+def test_cost_equals_that_of_the_selection(folder: Path) -> None:
+    """LCMat-S's own record of L(S), from its greedy, and brute force over classes."""
+    found = analysed(folder, "overlap")
+    row = next(row for row in found[""] if row["method"] == "LCMat-S" and row["fraction"] == "0.05")
+    path = next((folder / "result" / "digits-MLP" / "LCMat-S").glob(f"subset0.05-seed{row['seed']}-*.npz"))
+    assert float(row["cost"]) == pytest.approx(Subset.load(path).cost, rel=1e-5)
+
+
+def test_variance_and_diagonal(folder: Path) -> None:
+    found = analysed(folder, "variance")
+    values = [float(row["variance"]) for row in found["-spectrum"] if row["seed"] == "0"]
+    assert values == sorted(values, reverse=True)
+    assert {row["class"] for row in found[""]} == {"all", *map(str, range(10))}
+    rows = analysed(folder, "diagonal")[""]
+    assert sum(row["method"] == "T" for row in rows) == 2
+    for row in rows:
+        assert 0 < float(row["share"]) <= 1
+        # An entry of the diagonal lies between the extreme eigenvalues.
+        assert float(row["diagonal"]) <= float(row["lambda_abs"]) * (1 + 1e-6)
+
+
+def test_landscape_command(folder: Path) -> None:
+    rows = analysed(folder, "landscape", "--points", "3", "--images", "40", "--seed", "0")[""]
+    assert len(rows) == 9 * (1 + 6)
+
+
+def test_true_k_by_brute_force() -> None:
+    """The place of the largest difference in the order of variances, counted one by one."""
+    signals, _, subset = problem(3)
+    order, values = analyses._by_variance(signals)
+    difference = LastLayer.of(signals).diagonal(coefficients(N, subset)).flatten().abs()
+    k = int(np.argmax(difference.numpy()))
+    expected = 1 + sum(float(v) > float(values[k]) for v in values)
+    assert analyses._place(order, difference)["rank"] == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name an analysis first"),
+        (["bounds"], "bound"),
+        (["bound", "--radius", "0"], "--radius must be a positive number"),
+        (["sharpness", "--starts", "0"], "--starts must be at least 1"),
+        (["bound", "--dataset", "digits", "--selection", "DM", "--ipc", "1"], "makes images"),
+        (["bound", "--dataset", "digits", "--selection", "Full"], "no subset"),
+        (["bound", "nothing.yaml"], "cannot read nothing.yaml"),
+    ],
+)
+def test_bad_input_is_one_clear_line(words: list[str], message: str, tmp_path: Path) -> None:
+    places = ["--save_path", str(tmp_path / "result"), "--cache_path", str(tmp_path / "cache")] if words else []
+    with pytest.raises(UserError, match=message):
+        command(["analysis", *words, *places])
+    assert not (tmp_path / "result").exists()
