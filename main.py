@@ -12,6 +12,7 @@ from pathlib import Path
 from lcmat import experiment, jobs, options, planning, table_text, tables
 from lcmat.commands._rooms import ROOMS
 from lcmat.commands.tables import report
+from lcmat.continual_report import continual_markdown
 from lcmat.export import check_export, export
 from lcmat.selection import Subset
 from lcmat.signal_files import load_signals, select_to_files
@@ -31,6 +32,9 @@ def main(argv: list[str]) -> int:
     if args.select_only:
         return _select_only(args, planned)
     done = jobs.work(planned, lambda number, _, record, known: _tell(number, len(planned), record, known))
+    if planned[0].bench.settings.steps is not None:
+        print(f"\n{continual_markdown(done)}", end="")
+        return 0
     _, damaged = table_text.write_tables(planned[0].bench.settings.save_path)
     report(damaged)
     print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")

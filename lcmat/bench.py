@@ -43,6 +43,8 @@ class Settings:
     hold_out: bool = False  # in every run; else only for methods that need validation signals
     val_ratio: float = 0.2
     evaluations: int = 1  # networks that are trained on what a run chose or made
+    steps: int | None = None  # of continual learning; None: the whole dataset at once
+    memory_per_class: int = 10  # images that continual learning keeps
     snapshots: int = 10  # of synthetic images while they are learned
     memory: int | None = None  # bytes for what selection could also form again; None: a quarter of what is free
     save_path: Path = Path("result")

@@ -120,7 +120,7 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], options: dict[str
     key = records.config_hash(config)
     path = records.record_path(settings.save_path, config, settings.model)
     label = f"{run.method.name} {config['fraction']:g} seed {run.seed}"
-    synthetic = _condensed(bench, run, options, path.with_suffix(""), label)
+    synthetic = synthetic_of(bench, run, options, path.with_suffix(""), label)
     split = synthetic.split().to(bench.compute.device)
     evaluation = evaluate(bench, run, split, key, label)
     record = {
@@ -161,11 +161,14 @@ def _cached(bench: Bench, key: str) -> Path:
     return bench.settings.cache_path / "synthetic" / f"{key}.pt"
 
 
-def _condensed(bench: Bench, run: Run, options: dict[str, object], folder: Path, label: str) -> Synthetic:
-    """Return the run's synthetic images, from the cache if they are there; snapshots go to `folder`.
+def synthetic_of(
+    bench: Bench, run: Run, options: dict[str, object], folder: Path | None = None, label: str | None = None
+) -> Synthetic:
+    """Return the run's synthetic images, from the cache if they are there; snapshots go to `folder`, if there are any.
 
     Of several processes one makes them, and the others wait.
     """
+    folder, label = folder or bench.settings.cache_path, label or f"{run.method.name} seed {run.seed}"
     what = condensing(bench, run, options)
     path = _cached(bench, records.config_hash(what))
     with lock_of(path):

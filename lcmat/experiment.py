@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lcmat import condensation_run, provision, records
+from lcmat import condensation_run, continual, provision, records
 from lcmat.bench import Bench, Run, Settings
 from lcmat.context import Context
 from lcmat.errors import UserError, suggest
@@ -40,7 +40,8 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
     """
     settings, dataset = bench.settings, bench.dataset
     if condensation_run.is_condensation(run):
-        return condensation_run.configuration(bench, run, options_of(settings, run.method))
+        config = condensation_run.configuration(bench, run, options_of(settings, run.method))
+        return config | continual.extra(settings)
     training_size = len(bench.part(run)[0])
     fraction = 1.0 if run.method.everything else run.fraction
     head_size = bench.head_size if run.needs else (0, 0)
@@ -63,6 +64,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
         "precision": str(bench.compute.precision).removeprefix("torch."),
         "seed": run.seed,
         **condensation_run.evaluations_of(settings),
+        **continual.extra(settings),
     }
 
 
@@ -97,6 +99,8 @@ def check_paths(settings: Settings) -> None:
 def check(bench: Bench, runs: list[Run]) -> None:
     """Find before any work what would stop one of the runs later. Raises UserError; writes nothing."""
     settings = bench.settings
+    if settings.steps is not None:
+        continual.check(bench)
     if settings.pretrained is not None:
         for run in runs:
             if "dynamics" in run.needs:
@@ -139,6 +143,8 @@ def _check_size(bench: Bench, run: Run) -> None:
 
 def in_the_making(bench: Bench, run: Run) -> bool:
     """Tell whether another process is making what the run needs."""
+    if bench.settings.steps is not None:
+        return False  # what its steps need lies in locks of their own
     if condensation_run.is_condensation(run):
         return condensation_run.in_the_making(bench, run, options_of(bench.settings, run.method))
     return provision.in_the_making(bench, run)
@@ -154,6 +160,8 @@ def run_one(bench: Bench, run: Run) -> dict:
     """Do one run, write its record and subset, and return the record."""
     settings = bench.settings
     config = configuration(bench, run)
+    if settings.steps is not None:
+        return continual.run_one(bench, run, config, _memory)
     if condensation_run.is_condensation(run):
         return condensation_run.run_one(bench, run, config, options_of(settings, run.method))
     key = records.config_hash(config)
@@ -194,6 +202,18 @@ def run_one(bench: Bench, run: Run) -> dict:
     forget(bench, key)
     bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
     return record
+
+
+def _memory(bench: Bench, run: Run) -> continual.Memory:
+    """Return what the method keeps of the bench's training images: chosen ones, or such as it makes."""
+    if condensation_run.is_condensation(run):
+        synthetic = condensation_run.synthetic_of(bench, run, options_of(bench.settings, run.method))
+        split = synthetic.split().to(bench.compute.device)
+        return continual.Memory(split, None, None, {"select": synthetic.seconds})
+    subset, seconds, _ = subset_of(bench, run, configuration(bench, run))
+    indices = torch.from_numpy(subset.indices)
+    weights = None if subset.weights is None else torch.from_numpy(subset.weights)
+    return continual.Memory(bench.dataset.train.take(indices), weights, indices, seconds)
 
 
 # What of a configuration does not determine the subset.

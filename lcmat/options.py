@@ -93,6 +93,7 @@ def build_parser(program: str = "main.py") -> Parser:
     _add_condensation(parser.add_argument_group("condensation: LCMat-C, DC, DSA, DM, KIP, RandomReal"))
     _add_training(parser.add_argument_group("training on the subset"))
     _add_testing(parser.add_argument_group("testing"))
+    _add_protocol(parser.add_argument_group("continual learning"))
     _add_running(parser.add_argument_group("running"))
     _add_released(parser.add_argument_group("flags of the released code, kept so that its command lines run"))
     return parser
@@ -227,6 +228,15 @@ def _add_running(group) -> None:
     add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
     add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")
     add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
+
+
+def _add_protocol(group) -> None:
+    add = group.add_argument
+    add(
+        "--protocol", default="whole", metavar="NAME", help="whole, or continual: classes come in steps, a memory stays"
+    )
+    add("--steps", **INT, default=5, help="steps that the classes come in")
+    add("--memory_per_class", **INT, default=10, help="images of each class that are kept")
 
 
 def _add_released(group) -> None:
@@ -392,6 +402,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
         if isinstance(getattr(args, name), str) and not Path(getattr(args, name)).exists():
             raise UserError(f"no such file: {getattr(args, name)} (--{name})")
     return Settings(
+        steps=args.steps if args.protocol == "continual" else None,
+        memory_per_class=args.memory_per_class,
         model=args.model,
         inner_model=args.inner_model,
         selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),

@@ -70,6 +70,8 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     jobs: dict[str, Job] = {}
     for args, of_args in zip(several, chosen, strict=True):
         bench = _bench(args, rooms, benches)
+        if bench.settings.steps is not None:
+            args.budget = [bench.settings.memory_per_class * bench.dataset.num_classes]
         if args.ipc:
             args.budget = [count * bench.dataset.num_classes for count in args.ipc]
         runs = runs_of(args, of_args)
@@ -93,6 +95,7 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
         names = [one for name in options.methods_of(args) for one in _expanded(name, rooms)]
         chosen = [rooms.method(name) for name in names]
     _suit_condensation(args, any(isinstance(method, Condenser) for method in chosen))
+    _suit_continual(args)
     settings = options.settings_of(args)
     experiment.check_options(settings, chosen, list(options.options_of(args)))
     experiment.check_paths(settings)
@@ -106,6 +109,26 @@ def _suit_condensation(args: argparse.Namespace, condensing: bool) -> None:
     if condensing and (args.select_only or args.export):
         raise UserError("--select_only and --export are for selections; condensation saves its images by itself")
     if condensing and args.evaluation is None:
+        args.evaluation = "zhao"
+
+
+def _suit_continual(args: argparse.Namespace) -> None:
+    """Let continual learning be evaluated as its protocol is, and refuse flags that it has its own for."""
+    args.protocol = lookup("protocol", args.protocol, ("whole", "continual"))
+    if args.protocol != "continual":
+        wrong = sorted(args.given & {"steps", "memory_per_class"})
+        if wrong:
+            raise UserError(f"--{wrong[0]} is for --protocol continual")
+        return
+    for name in ("ipc", "budget", "fraction"):
+        if getattr(args, name):
+            raise UserError(f"--{name}: continual learning keeps --memory_per_class images of each class")
+    for name in ("signals", "select_only", "export", "val"):
+        if getattr(args, name):
+            raise UserError(f"--{name} has no meaning in --protocol continual")
+    if getattr(args, "subset", None):
+        raise UserError("--subset is of all classes at once; --protocol continual selects step by step")
+    if args.evaluation is None:
         args.evaluation = "zhao"
 
 

@@ -28,9 +28,15 @@ def config_hash(config: object) -> str:
 
 
 def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
-    """Return SAVE_PATH/<dataset>-<model>/<method>/fraction<f>-seed<s>-<config hash>.json."""
+    """Return SAVE_PATH/<dataset>-<model>/<method>/fraction<f>-seed<s>-<config hash>.json.
+
+    Continual learning has continual<steps>x<images a class> in place of the fraction: it stands in tables of its own.
+    """
     dataset = config["dataset"].replace(":", "-").replace("/", "-")
-    name = f"fraction{config['fraction']:g}-seed{config['seed']}-{config_hash(config)}.json"
+    what = f"fraction{config['fraction']:g}"
+    if config.get("protocol") == "continual":
+        what = f"continual{config['steps']}x{config['memory_per_class']}"
+    name = f"{what}-seed{config['seed']}-{config_hash(config)}.json"
     return Path(save_path) / f"{dataset}-{selection_model}" / config["selection"] / name
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcmat import grid_figures, tables
+from lcmat.condensation_run import is_condensation
+from lcmat.continual_report import continual_csv, continual_figure, continual_markdown
 from lcmat.errors import UserError
 from lcmat.figures import accuracy_figure
 from lcmat.files import write_text
@@ -312,6 +314,17 @@ def _csv(header: list[str], rows: list[list]) -> str:
     return out.getvalue()
 
 
+def continual(found: Found) -> list[Path]:
+    """Fig. 5: accuracy on the classes seen, after each step; a panel for selection and one for condensation."""
+    paths = [found.path(suffix) for suffix in (".md", ".csv")]
+    write_text(paths[0], found.heading() + continual_markdown(found.there))
+    write_text(paths[1], continual_csv(found.there))
+    condensing = {job.run.method.name for job in found.jobs if is_condensation(job.run)}
+    title = f"{found.grid.title}: mean ± standard deviation"
+    paths += continual_figure(found.there, lambda name: name in condensing, title, found.figures, found.grid.name)
+    return paths
+
+
 REPORTS: dict[str, Callable[..., list[Path]]] = {
     "accuracy": accuracy,
     "cross": cross,
@@ -319,4 +332,5 @@ REPORTS: dict[str, Callable[..., list[Path]]] = {
     "sensitivity": sensitivity,
     "wallclock": wallclock,
     "images": images,
+    "continual": continual,
 }

@@ -233,7 +233,7 @@ def test_bound_and_sharpness(folder: Path) -> None:
     subsets = list((folder / "result").glob("digits-MLP/*/subset*.npz"))
     assert len(subsets) == 12
     stamps = [path.stat().st_mtime_ns for path in subsets]
-    measured = analysed(folder, "sharpness", "--network_steps", "1", "--images", "50", "--steps", "5")[""]
+    measured = analysed(folder, "sharpness", "--network_steps", "1", "--images", "50", "--ascent_steps", "5")[""]
     assert [path.stat().st_mtime_ns for path in subsets] == stamps, "saved subsets are read again"
     for row, of_bound in zip(measured, rows, strict=True):
         whole = float(of_bound["gradient"]) + float(of_bound["half_rho_lambda_abs"])

@@ -51,7 +51,7 @@ def _parser() -> options.Parser:
     add("--name", metavar="WORD", help="what the files are called after the analysis (default: the grid or the data)")
     add("--radius", type=float, default=default.radius, metavar="RHO", help="ρ of Eq. 4 and 6 (Fig. 2: 0.5)")
     add("--starts", type=int, default=default.starts, metavar="N", help="starts of the ascent over the last layer")
-    add("--steps", type=int, default=default.steps, metavar="N", help="its steps")
+    add("--ascent_steps", type=int, default=default.steps, metavar="N", help="its steps")
     add("--network_steps", type=int, default=default.network_steps, metavar="N",
         help="steps of the ascent over all parameters; 0: without it")  # fmt: skip
     add("--images", type=int, default=default.images, metavar="N", help="of T's fixed sample, for all parameters")
@@ -70,7 +70,7 @@ def _asked(words: list[str], parser: options.Parser) -> tuple[list, str, str]:
 
 def _how(args) -> analyses.How:
     """Return the measure that the flags give; raise UserError for one that cannot be."""
-    for name in ("starts", "steps", "images", "points"):
+    for name in ("starts", "ascent_steps", "images", "points"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     for name in ("radius", "span"):
@@ -82,7 +82,7 @@ def _how(args) -> analyses.How:
         radius=args.radius,
         objective=(0.1 if args.rho is None else args.rho, args.K),
         starts=args.starts,
-        steps=args.steps,
+        steps=args.ascent_steps,
         network_steps=args.network_steps,
         images=args.images,
         points=args.points,
