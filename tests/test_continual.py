@@ -211,7 +211,7 @@ def test_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--ipc", "1"], "--ipc: continual learning keeps"),
         (["--val"], "--val has no meaning"),
         (["--select_only"], "--select_only has no meaning"),
-        (["--protocol", "continuous"], "did you mean 'continual'"),
+        (["--protocol", "continuous"], "unknown protocol 'continuous'.*continual"),
         (["--protocol", "whole"], "is for --protocol continual"),
     ],
 )
