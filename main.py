@@ -15,6 +15,7 @@ from lcmat.commands.tables import report
 from lcmat.continual_report import continual_markdown
 from lcmat.export import check_export, export
 from lcmat.selection import Subset
+from lcmat.settings import settings_of
 from lcmat.signal_files import load_signals, select_to_files
 
 
@@ -61,7 +62,7 @@ def _export(args, job: jobs.Job, subset: Subset) -> None:
 
 def _select_from_signals(args) -> int:
     """Select from a file of signals, without images, networks or training; write the indices."""
-    chosen, settings = planning.resolve(args, ROOMS), options.settings_of(args)
+    chosen, settings = planning.resolve(args, ROOMS), settings_of(args)
     path = Path(args.signals)
     signals = load_signals(path)
     for run in planning.runs_of(args, chosen):

@@ -21,7 +21,7 @@ from lcmat.bench import Bench
 from lcmat.condensation_run import is_condensation
 from lcmat.curvature import LossCurvatureDistance, dominant_dimensions, hessian_factors, hessian_variance
 from lcmat.errors import UserError
-from lcmat.files import load_tensors, save_tensors
+from lcmat.files import save_tensors
 from lcmat.loss_difference import LastLayer, coefficients, sharpness
 from lcmat.planning import Job
 from lcmat.selection import Subset
@@ -64,6 +64,12 @@ class Case:
         """The columns that tell cases apart."""
         return {"method": self.method, "fraction": self.fraction, "seed": self.seed, "samples": len(self.subset)}
 
+    @property
+    def key(self) -> list:
+        """What L(S) depends on: the samples and their weights."""
+        weights = self.subset.weights
+        return [self.subset.indices.tolist(), None if weights is None else weights.tolist()]
+
 
 @dataclass(frozen=True, eq=False)
 class Group:
@@ -74,18 +80,14 @@ class Group:
     cases: list[Case]
 
     @functools.cached_property
-    def _trained(self) -> tuple[nn.Module, Signals]:
-        return provision.trained_network(self.bench, self.seed)
-
-    @property
     def network(self) -> nn.Module:
         """f_T."""
-        return self._trained[0]
+        return provision.network_of(self.bench, self.seed)
 
-    @property
+    @functools.cached_property
     def signals(self) -> Signals:
         """Its signals on all samples of T."""
-        return self._trained[1]
+        return provision.signals_of_network(self.bench, self.seed)
 
     @functools.cached_property
     def layer(self) -> LastLayer:
@@ -98,20 +100,14 @@ class Group:
 
     def kept(self, what: Row, case: Case | None, make: Callable[[], dict]) -> dict:
         """Return what `make` returns, from the cache if it was made before for the same network and subset."""
-        subset = None
-        if case is not None:
-            weights = case.subset.weights
-            subset = [case.subset.indices.tolist(), None if weights is None else weights.tolist()]
+        subset = None if case is None else case.key
         network = provision.cache_key(self.bench, provision.Selector(self.seed, None))
         key = records.config_hash({"format": CACHE_FORMAT, "network": network, "subset": subset, **what})
         path = self.bench.settings.cache_path / "analyses" / f"{key}.pt"
-        if path.exists():
-            try:
-                return load_tensors(path)
-            except UserError:
-                pass  # damaged: made anew
-        value = make()
-        save_tensors(path, value)
+        value = provision.cached(path)
+        if value is None:
+            value = make()
+            save_tensors(path, value)
         return value
 
 
@@ -197,12 +193,17 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
             what = {"analysis": "network sharpness", "radius": how.radius, "steps": how.network_steps}
             make = functools.partial(_network_sharpness, group, case, how)
             of_network = group.kept(what | {"images": how.images}, case, make)
+        eq6, eq6_abs = (
+            terms["gradient"] + half * value for value in (terms["highest"], max(terms["highest"], -terms["lowest"]))
+        )
         rows.append(
             case.row
             | {
                 "sharpness": of_layer["sharpness"],
-                "eq6": terms["gradient"] + half * terms["highest"],
-                "eq6_abs": terms["gradient"] + half * max(terms["highest"], -terms["lowest"]),
+                "eq6": eq6,
+                "eq6_abs": eq6_abs,
+                "above_eq6": int(of_layer["sharpness"] > eq6),
+                "above_eq6_abs": int(of_layer["sharpness"] > eq6_abs),
                 "eq7": terms["gradient"] + half * terms["diagonal"],
                 "difference": of_layer["difference"],
                 "network_sharpness": of_network.get("sharpness"),
@@ -302,7 +303,7 @@ def _by_variance(signals: Signals) -> tuple[Tensor, Tensor]:
 def _place(order: Tensor, difference: Tensor) -> dict[str, int]:
     """Return at which place in the order, from 1, the largest difference stands: it lies in 𝒦 for K as large."""
     rank = 1 + int((order == difference.argmax()).nonzero()[0, 0])
-    return {"rank": rank, "in_100": int(rank <= 100)}
+    return {"rank": rank, "in_10": int(rank <= 10), "in_100": int(rank <= 100)}
 
 
 def overlap(groups: list[Group], how: How) -> dict[str, list[Row]]:
@@ -348,8 +349,7 @@ def diagonal(groups: list[Group], how: How) -> dict[str, list[Row]]:
     rows = []
     for group in groups:
         several = [group.coefficients(case) for case in (None, *group.cases)]
-        subsets = [case.subset.indices.tolist() for case in group.cases]
-        what = {"analysis": "frobenius", "subsets": subsets, "count": len(several)}
+        what = {"analysis": "frobenius", "subsets": [case.key for case in group.cases]}
         norms = group.kept(what, None, lambda c=several, g=group: {"norms": g.layer.frobenius(c)})["norms"]
         for case, c, norm in zip((None, *group.cases), several, norms, strict=True):
             if case is None:

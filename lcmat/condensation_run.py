@@ -124,12 +124,7 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], options: dict[str
     split = synthetic.split().to(bench.compute.device)
     evaluation = evaluate(bench, run, split, key, label)
     record = {
-        "dataset": config["dataset"],
-        "selection_model": settings.model,
-        "test_model": config["test_model"],
-        "selection": run.method.name,
-        "fraction": config["fraction"],
-        "seed": run.seed,
+        **records.heading(config, settings.model),
         **evaluation.facts,
         "test_interval": settings.test_interval,
         "subset_size": len(synthetic),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from lcmat.bench import Bench, Run, Settings
 from lcmat.data.splits import Split, TensorSplit
 from lcmat.errors import UserError
 from lcmat.evaluation import evaluate, forget
-from lcmat.files import load_tensors, save_tensors, write_atomically
+from lcmat.files import load_tensors, save_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +106,7 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], fill: Fill) -> di
         seconds["train"] += done[number]["seconds"]
     whole = _union(memories)
     record = {
-        "dataset": config["dataset"],
-        "selection_model": settings.model,
-        "test_model": config["test_model"],
-        "selection": run.method.name,
-        "fraction": config["fraction"],
-        "seed": run.seed,
+        **records.heading(config, settings.model),
         "test_accuracy": done[-1]["test_accuracy"],
         "best_test_accuracy": done[-1]["best_test_accuracy"],
         "test_interval": settings.test_interval,
@@ -160,18 +156,16 @@ def _step(bench: Bench, run: Run, order: list[list[int]], memories: list[Memory]
 
 
 def _union(memories: list[Memory]) -> TensorSplit:
-    parts = [memory.split for memory in memories]
-    images, labels = (
-        torch.cat([batch[part] for split in parts for batch in split.batches([torch.arange(len(split))])])
-        for part in (0, 1)
-    )
+    """Return the whole memory as tensors; it is small, so files are read into memory."""
+    batches = [batch for memory in memories for batch in memory.split.batches([torch.arange(len(memory.split))])]
+    images, labels, _ = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return TensorSplit(images, labels.to(images.device))
 
 
-def _save_memory(path, whole: TensorSplit, memories: list[Memory]) -> None:
+def _save_memory(path: Path, whole: TensorSplit, memories: list[Memory]) -> None:
     """Write the memory: positions in the training set where images were chosen, else the images."""
     if all(memory.indices is not None for memory in memories):
         value = {"indices": torch.cat([memory.indices for memory in memories]).cpu()}
     else:
         value = {"images": whole.images.cpu()}
-    write_atomically(path, lambda file: torch.save(value | {"labels": whole.labels.cpu()}, file))
+    save_tensors(path, value | {"labels": whole.labels.cpu()})

@@ -6,6 +6,7 @@ are at distance exactly 0, and equally far from the rest.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -53,7 +54,7 @@ def symmetric(n: int, rows: Callable[[Tensor, int], Tensor], blocks: int = 16) -
     return matrix
 
 
-class RepresentativeDistance:
+class RepresentativeDistance(ABC):
     """Distances between vectors that are formed from samples, where equal samples share a representative.
 
     Subclasses say how a sample's vectors are formed, `_form`, and the distances between such, `_between`. The vectors
@@ -110,16 +111,16 @@ class RepresentativeDistance:
     def _vectors(self, part: Tensor | slice) -> tuple[Tensor, ...]:
         return self._form(part) if self.kept is None else tuple(vectors[part] for vectors in self.kept)
 
+    @abstractmethod
     def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
         """Return the vectors of some samples, each (b, …) in float64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
         """Return the distances (b, w) between the samples that two tuples of vectors belong to.
 
         same: pairs of positions where both are one sample.
         """
-        raise NotImplementedError
 
 
 class VectorDistance(RepresentativeDistance):

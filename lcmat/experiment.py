@@ -178,12 +178,7 @@ def run_one(bench: Bench, run: Run) -> dict:
     )
     seconds["train"] = evaluation.seconds
     record = {
-        "dataset": config["dataset"],
-        "selection_model": settings.model,
-        "test_model": config["test_model"],
-        "selection": run.method.name,
-        "fraction": config["fraction"],
-        "seed": run.seed,
+        **records.heading(config, settings.model),
         **evaluation.facts,
         "test_interval": settings.test_interval,
         "subset_size": len(subset),

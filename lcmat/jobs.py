@@ -117,12 +117,16 @@ def _test_images(jobs: list[Job], dataset: str) -> int:
 
 
 def _kind(config: dict) -> tuple:
-    return config["dataset"], config.get("image_size"), config["test_model"], config.get("precision")
+    return (*_place(config), config["test_model"])
 
 
 def _origin(config: dict) -> tuple:
     network = config["selection_network"]
-    return config["dataset"], config.get("image_size"), network.get("model"), config.get("precision")
+    return (*_place(config), network.get("model"))
+
+
+def _place(config: dict) -> tuple:
+    return tuple(config.get(name) for name in ("dataset", "image_size", "precision", "protocol"))
 
 
 def _load(size: int, config: dict, test_images: int) -> float:

@@ -56,24 +56,19 @@ class LastLayer:
         """(C, d+1): the layer's weights and biases."""
         return self.p.shape[1], self.h.shape[1]
 
-    def _used(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return c, p, h̃ and a of the samples that count; a subset alone is far smaller than T."""
-        some = c != 0
-        return (c, self.p, self.h, self.a) if bool(some.all()) else (c[some], self.p[some], self.h[some], self.a[some])
-
     def gradient(self, c: Tensor) -> Tensor:
         """Return Σ c_i a_i ⊗ h̃_i, (C, d+1)."""
-        c, _, h, a = self._used(c)
+        c, h, a = _counting(c, self.h, self.a)
         return (c[:, None] * a).T @ h
 
     def diagonal(self, c: Tensor) -> Tensor:
         """Return the diagonal of the Hessian, Σ c_i p_i(1 − p_i) ⊗ h̃_i², (C, d+1)."""
-        c, p, h, _ = self._used(c)
+        c, p, h = _counting(c, self.p, self.h)
         return (c[:, None] * p * (1 - p)).T @ h.square()
 
     def product(self, c: Tensor) -> Callable[[Tensor], Tensor]:
         """Return V ↦ H V for V (C, d+1): Σ c_i [p_i ∘ (u_i − p_i·u_i)] ⊗ h̃_i with u_i = V h̃_i."""
-        c, p, h, _ = self._used(c)
+        c, p, h = _counting(c, self.p, self.h)
 
         def apply(v: Tensor) -> Tensor:
             u = h @ v.T
@@ -112,9 +107,9 @@ class LastLayer:
         """
         first, rest = several[0], [c - several[0] for c in several[1:]]
         squares = [0.0] * len(several)
-        parts = [self._used(c) for c in (first, *rest)]
+        parts = [_counting(c, self.p, self.h) for c in (first, *rest)]
         for i, j in itertools.combinations_with_replacement(range(self.shape[0]), 2):
-            blocks = [_block(c, p, h, i, j) for c, p, h, _ in parts]
+            blocks = [_block(c, p, h, i, j) for c, p, h in parts]
             for number, block in enumerate(blocks):
                 whole = block if number == 0 else blocks[0] + block
                 squares[number] += float(whole.square().sum()) * (1 if i == j else 2)
@@ -122,10 +117,7 @@ class LastLayer:
 
     def loss(self, c: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
         """Return ε ↦ (Σ c_i ℓ_i, its gradient) at the layer's parameters moved by ε (C, d+1)."""
-        some = c != 0
-        c, h, z, y = (c, self.h, self.logits, self.labels)
-        if not bool(some.all()):
-            c, h, z, y = c[some], h[some], z[some], y[some]
+        c, h, z, y = _counting(c, self.h, self.logits, self.labels)
 
         def at(move: Tensor) -> tuple[float, Tensor]:
             logits = z + h @ move.T
@@ -135,6 +127,12 @@ class LastLayer:
             return value, (c[:, None] * a).T @ h
 
         return at
+
+
+def _counting(c: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """Return c and the rows of values where c is not zero: a subset alone is far smaller than T."""
+    some = c != 0
+    return (c, *values) if bool(some.all()) else tuple(value[some] for value in (c, *values))
 
 
 def _block(c: Tensor, p: Tensor, h: Tensor, i: int, j: int) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lcmat import data, experiment, options
+from lcmat import data, experiment
 from lcmat.bench import Bench, Run, make_bench
 from lcmat.condensation import Condenser
 from lcmat.data.splits import Dataset
@@ -23,6 +23,7 @@ from lcmat.evaluation import suited
 from lcmat.given import given
 from lcmat.hardware import choose_device, choose_precision
 from lcmat.selection import Method
+from lcmat.settings import methods_of, notes, options_of, settings_of
 from lcmat.training import Compute
 
 
@@ -92,12 +93,12 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     if getattr(args, "subset", None):
         chosen = [_given(args)]
     else:
-        names = [one for name in options.methods_of(args) for one in _expanded(name, rooms)]
+        names = [one for name in methods_of(args) for one in _expanded(name, rooms)]
         chosen = [rooms.method(name) for name in names]
     _suit_condensation(args, any(isinstance(method, Condenser) for method in chosen))
     _suit_continual(args)
-    settings = options.settings_of(args)
-    experiment.check_options(settings, chosen, list(options.options_of(args)))
+    settings = settings_of(args)
+    experiment.check_options(settings, chosen, list(options_of(args)))
     experiment.check_paths(settings)
     return [method.under(experiment.options_of(settings, method)) for method in chosen]
 
@@ -173,7 +174,7 @@ COLUMNS = ("image_column", "label_column", "train_split", "test_split")
 
 def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) -> Bench:
     """Return the bench of a command line; the data of one that reads the same are used again."""
-    device, settings = choose_device(_device_name(args)), options.settings_of(args)
+    device, settings = choose_device(_device_name(args)), settings_of(args)
     columns = {name: getattr(args, name) for name in COLUMNS}
     read = (args.dataset, args.data_path, args.image_size, args.augmentation, args.label_noise, args.long_tail)
     key = (*read, *columns.values(), str(device))
@@ -188,7 +189,7 @@ def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) ->
             label_noise=args.label_noise,
             long_tail=args.long_tail,
         )
-        for line in options.notes(args, loader_used=isinstance(dataset.train, data.FileSplit)):
+        for line in notes(args, loader_used=isinstance(dataset.train, data.FileSplit)):
             print(f"note: {line}", file=sys.stderr)
         compute = Compute(device, torch.float32, dataset.mean, dataset.std)
         known[key] = make_bench(dataset, compute, rooms.network, settings)

@@ -60,8 +60,7 @@ def selection_configuration(bench: Bench, run: Run) -> dict[str, object] | None:
 def signals_of(bench: Bench, run: Run) -> tuple[Signals, dict[str, float], dict | None]:
     """Return just the signals that the method needs, the seconds they once took, and facts about their network."""
     _, split = bench.part(run)
-    # Selection computes in float64, which MPS lacks.
-    device = torch.device("cpu") if split.labels.device.type == "mps" else split.labels.device
+    device = _float64_device(split.labels.device)
     labels, selector = split.labels.to(device), _selector(bench, run)
     fields: dict[str, object] = {}
     taken = []
@@ -103,12 +102,20 @@ def context_of(bench: Bench, run: Run, key: str, log: Path | None = None) -> Con
     )
 
 
-def trained_network(bench: Bench, seed: int) -> tuple[nn.Module, Signals]:
-    """Return f_T of a seed, on the device, and its signals on the whole training set, whatever a method needs of it."""
-    selector = Selector(seed, None)
+def network_of(bench: Bench, seed: int) -> nn.Module:
+    """Return f_T of a seed, on the device."""
+    return _selection_network(bench, Selector(seed, None))[0].to(bench.compute.device)
+
+
+def signals_of_network(bench: Bench, seed: int) -> Signals:
+    """Return the signals of f_T of a seed on the whole training set, whatever a method needs of them."""
     labels = bench.dataset.train.labels
-    signals = _as_signals(_taken(bench, selector), labels)
-    return _selection_network(bench, selector)[0].to(bench.compute.device), signals
+    return _as_signals(_taken(bench, Selector(seed, None)), labels.to(_float64_device(labels.device)))
+
+
+def _float64_device(device: torch.device) -> torch.device:
+    """Return where to compute in float64, as selection does: MPS lacks it."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def order_of(
@@ -121,7 +128,7 @@ def order_of(
     key = {"network": cache_key(bench, _selector(bench, run)), "selection": run.method.name, **how}
     path = bench.settings.cache_path / "orders" / f"{records.config_hash(key)}.pt"
     with lock_of(path):
-        kept = _cached(path)
+        kept = cached(path)
         if kept is not None:
             values = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in kept["subset"].items()}
             return Subset(**values), kept["seconds"]
@@ -202,7 +209,7 @@ def _taken(bench: Bench, selector: Selector, validation: bool = False) -> dict:
     """Return features and logits of the training or the validation split, with facts and seconds, from the cache."""
     path = _signals_path(bench, selector, validation)
     with lock_of(path):
-        kept = _cached(path)
+        kept = cached(path)
         if kept is None:
             kept = _take(bench, selector, validation)
             save_tensors(path, kept)
@@ -236,7 +243,7 @@ def _selection_network(bench: Bench, selector: Selector) -> tuple[nn.Module, dic
     key = cache_key(bench, selector)
     path = settings.cache_path / "networks" / f"{key}.pt"
     with lock_of(path):
-        kept = _cached(path)
+        kept = cached(path)
         if kept is not None:
             network.load_state_dict(kept["state"])
             return network, kept["facts"], kept["seconds"], kept["dynamics"]
@@ -274,7 +281,7 @@ def _pretrain(bench: Bench, selector: Selector, network: nn.Module, checkpoint: 
     )
 
 
-def _cached(path: Path) -> dict | None:
+def cached(path: Path) -> dict | None:
     """Return what a cache file holds, or None if there is none or it is damaged; then it is made anew."""
     try:
         return load_tensors(path) if path.exists() else None

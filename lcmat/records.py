@@ -40,6 +40,12 @@ def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
     return Path(save_path) / f"{dataset}-{selection_model}" / config["selection"] / name
 
 
+def heading(config: dict, selection_model: str) -> dict[str, object]:
+    """Return what every record begins with: what was run on what, as its configuration says it."""
+    names = ("dataset", "test_model", "selection", "fraction", "seed")
+    return {"selection_model": selection_model, **{name: config[name] for name in names}}
+
+
 def write_record(path: Path, record: dict) -> None:
     """Write a record atomically."""
     missing = [key for key in REQUIRED if key not in record]

@@ -165,7 +165,7 @@ def test_difference_over_all_parameters(tiny: tuple) -> None:
     each = F.cross_entropy(network(compute.inputs(split.images)), split.labels, reduction="none")
     loss = each.mean() - 0.25 * each[1] - 0.75 * each[2]
     slopes = torch.autograd.grad(loss, list(network.parameters()))
-    assert value == pytest.approx(float(loss), rel=1e-4, abs=1e-6)
+    assert value == pytest.approx(float(loss.detach()), rel=1e-4, abs=1e-6)
     torch.testing.assert_close(gradient, torch.cat([slope.flatten() for slope in slopes]), rtol=1e-3, atol=1e-6)
 
 
@@ -254,7 +254,7 @@ def test_overlap_is_as_counted(folder: Path) -> None:
 
 
 def test_cost_equals_that_of_the_selection(folder: Path) -> None:
-    """LCMat-S's own record of L(S), from its greedy, and brute force over classes."""
+    """LCMat-S's own record of L(S), from its greedy, which measures other distances on the way."""
     found = analysed(folder, "overlap")
     row = next(row for row in found[""] if row["method"] == "LCMat-S" and row["fraction"] == "0.05")
     path = next((folder / "result" / "digits-MLP" / "LCMat-S").glob(f"subset0.05-seed{row['seed']}-*.npz"))

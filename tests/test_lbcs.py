@@ -33,6 +33,7 @@ from lcmat.figures import search_figure
 from lcmat.inner_loop import mean_loss, prepared, train_full_batch
 from lcmat.lexicographic import Rules, accepts, alike, asked, begun, precedes, smallest, thresholds, told
 from lcmat.selection import Subset, class_budgets
+from lcmat.settings import options_of, settings_of
 from lcmat.training import Compute, Recipe, evaluate, train
 from lcmat.trials import TrialFile, read_trials, refine
 from methods import get, select
@@ -1089,8 +1090,8 @@ def test_experiments_hold_what_can_be_run(path: Path) -> None:
     table = {"Uniform", "EL2N", "GraNd", "Influential", "Moderate", "CCS", "Probabilistic", "LBCS"}
     assert table <= set(args.selection)
     chosen = [get(name) for name in args.selection]
-    made = options.settings_of(args)
-    experiment.check_options(made, chosen, list(options.options_of(args)))
+    made = settings_of(args)
+    experiment.check_options(made, chosen, list(options_of(args)))
     for method in chosen:
         method.resolved(10, 84, experiment.options_of(made, method))
     assert {args.model, args.inner_model or args.model} <= set(nets.names())

@@ -21,6 +21,7 @@ import methods
 import nets
 from lcmat import options
 from lcmat.selection import Subset
+from lcmat.settings import methods_of, rho_of
 
 # Adam learns within a few steps, so that accuracies tell equal trainings from different ones. A small network will do.
 ADAM = ["--dataset", "digits", "--model", "ResNet10", "--selection_optimizer", "Adam", "--selection_lr", "1e-3"]
@@ -528,7 +529,7 @@ def test_config_sets_defaults_and_flags_win(tmp_path: Path) -> None:
 def test_config_may_hold_every_kind_of_value(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("resume: true\ncross: []\nK: null\neps: 0.25\nseed: 3\n")
     args = options.parse(["--config", str(tmp_path / "c.yaml")])
-    assert (args.resume, args.cross, args.K, args.seed, options.rho_of(args)) == (True, [], None, [3], 0.5)
+    assert (args.resume, args.cross, args.K, args.seed, rho_of(args)) == (True, [], None, [3], 0.5)
     (tmp_path / "c.yaml").write_text("resume: false\n")
     assert options.parse(["--config", str(tmp_path / "c.yaml")]).resume is None
 
@@ -544,7 +545,7 @@ def test_config_may_hold_every_kind_of_value(tmp_path: Path) -> None:
 )
 def test_of_two_flags_for_one_thing_the_later_wins(line: str, rho: float, fraction: list, budget: list) -> None:
     args = options.parse(line.split())
-    assert (options.rho_of(args), args.fraction, args.budget) == (rho, fraction, budget)
+    assert (rho_of(args), args.fraction, args.budget) == (rho, fraction, budget)
 
 
 @pytest.mark.parametrize(
@@ -606,8 +607,8 @@ def test_released_flags_are_understood(case: str) -> None:
 )
 def test_released_selections_are_translated(line: str, method: str, rho: float) -> None:
     args = options.parse(line.split())
-    assert options.methods_of(args) == [method]
-    assert options.rho_of(args) == pytest.approx(rho)
+    assert methods_of(args) == [method]
+    assert rho_of(args) == pytest.approx(rho)
 
 
 def test_flags_without_effect_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

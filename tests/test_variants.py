@@ -20,6 +20,7 @@ from lcmat.data.splits import Dataset, FileSplit
 from lcmat.data.variants import long_tailed, mislabelled, varied
 from lcmat.errors import UserError
 from lcmat.records import config_hash, read_record
+from lcmat.settings import settings_of
 from lcmat.training import Compute
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -259,7 +260,7 @@ def test_configurations_without_variants_keep_their_hashes(path: Path, digits: D
     chosen = [f"{name}={value}" for name, value in config["options"].items()]
     flags += ["--option", *chosen] if chosen else []
     args = options.parse([*flags, "--dataset", "digits", "--test_interval", str(config["test_interval"])])
-    made: Settings = options.settings_of(args)
+    made: Settings = settings_of(args)
     made = replace(made, recipe=replace(made.recipe, augmentation=digits.augmentation))
     own = make_bench(digits, replace(compute, precision=getattr(torch, config["precision"])), build, made)
     run = Run(methods.get(config["selection"]), config["seed"], fraction=config["fraction"])

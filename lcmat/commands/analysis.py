@@ -14,6 +14,7 @@ from lcmat.analysis_figures import draw
 from lcmat.commands._rooms import ROOMS
 from lcmat.errors import UserError, lookup
 from lcmat.files import write_text
+from lcmat.settings import rho_of
 from lcmat.table_text import markdown
 
 KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
@@ -80,7 +81,7 @@ def _how(args) -> analyses.How:
         raise UserError(f"--network_steps must not be negative, not {args.network_steps}")
     return analyses.How(
         radius=args.radius,
-        objective=(0.1 if args.rho is None else args.rho, args.K),
+        objective=(rho_of(args), args.K),
         starts=args.starts,
         steps=args.ascent_steps,
         network_steps=args.network_steps,
@@ -104,13 +105,14 @@ def _write(rows: list[dict], path: Path) -> Path:
 
 
 def _summary(rows: list[dict]) -> str:
-    """Return means over seeds and whatever else is averaged, by method and fraction."""
+    """Return means over seeds and whatever else is averaged, by method and fraction, and of all rows."""
     columns = [name for name in rows[0] if name not in KEYS]
     cells: dict[tuple, list[dict]] = {}
     for row in rows:
         cells.setdefault((row["method"], row["fraction"]), []).append(row)
     body = []
-    for (method, fraction), some in cells.items():
+    named = [(method, f"{100 * fraction:.4g}%", some) for (method, fraction), some in cells.items()]
+    for method, fraction, some in [*named, ("all", "", rows)]:
         numbers = [[row[name] for row in some if row[name] is not None] for name in columns]
-        body.append([method, f"{100 * fraction:.4g}%", *(f"{statistics.fmean(x):.4g}" if x else "" for x in numbers)])
+        body.append([method, fraction, *(f"{statistics.fmean(x):.4g}" if x else "" for x in numbers)])
     return markdown(["Method", "Fraction", *columns], body)
