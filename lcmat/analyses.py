@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -129,12 +130,27 @@ def groups_of(jobs: list[Job]) -> list[Group]:
         bench, seed = job.bench, job.run.seed
         place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
         group = groups.setdefault(place, Group(bench, seed, []))
-        group.cases.append(
-            Case(job.run.method.name, job.config["fraction"], seed, experiment.saved_subset(bench, job.run))
-        )
+        subset, facts = experiment.saved_subset(bench, job.run)
+        if bench.ratio(job.run) is None:  # a held-out split makes it another network by intent
+            _check_network(group, facts)
+        group.cases.append(Case(job.run.method.name, job.config["fraction"], seed, subset))
     if not groups:
         raise UserError("there is no subset to analyse; name methods other than Full")
     return list(groups.values())
+
+
+def _check_network(group: Group, recorded: dict | None) -> None:
+    """Warn if a subset was chosen by another network than f_T here: threads and processors round differently."""
+    names = ("train_accuracy", "sha256")
+    own = provision.facts_of_network(group.bench, group.seed) if recorded else {}
+    if recorded and any(name in recorded and recorded[name] != own.get(name) for name in names):
+        warnings.warn(
+            f"the network of seed {group.seed} in {group.bench.settings.cache_path} is not the one that chose the "
+            f"recorded subsets (training accuracy {own.get('train_accuracy')}%, not "
+            f"{recorded.get('train_accuracy')}%): it was trained with other threads or on another processor. "
+            f"Numbers will differ; for the recorded ones give an empty --cache_path and the --threads of the records",
+            stacklevel=2,
+        )
 
 
 def _cases(groups: list[Group], label: str) -> Iterator[tuple[Group, Case]]:

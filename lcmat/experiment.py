@@ -249,16 +249,19 @@ def select_to_files(bench: Bench, run: Run) -> tuple[Subset, Path]:
     return subset, path.with_suffix(".txt")
 
 
-def saved_subset(bench: Bench, run: Run) -> Subset:
-    """Return the run's subset as it was recorded or selected before, or select it now, and save it."""
+def saved_subset(bench: Bench, run: Run) -> tuple[Subset, dict | None]:
+    """Return the run's subset as it was recorded or selected before, or select it now, and save it.
+
+    Beside it what the record says of the network that chose it, or None where there is no record or no such network.
+    """
     config = configuration(bench, run)
-    for _, subset in _recorded_subsets(bench, config):
-        return subset
+    for record, subset in _recorded_subsets(bench, config):
+        return subset, record.get("selection_network")
     path = _subset_path(bench, run, config)
     try:
-        return Subset.load(path)
+        return Subset.load(path), None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return select_to_files(bench, run)[0]
+        return select_to_files(bench, run)[0], None
 
 
 def _subset_path(bench: Bench, run: Run, config: dict) -> Path:

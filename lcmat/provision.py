@@ -113,6 +113,11 @@ def signals_of_network(bench: Bench, seed: int) -> Signals:
     return _as_signals(_taken(bench, Selector(seed, None)), labels.to(_float64_device(labels.device)))
 
 
+def facts_of_network(bench: Bench, seed: int) -> dict[str, object]:
+    """Return what a record says of f_T of a seed."""
+    return _taken(bench, Selector(seed, None))["facts"]
+
+
 def _float64_device(device: torch.device) -> torch.device:
     """Return where to compute in float64, as selection does: MPS lacks it."""
     return torch.device("cpu") if device.type == "mps" else device

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+import main as script
 from lcmat import analyses, loss_surface
 from lcmat.__main__ import main as command
 from lcmat.data.splits import TensorSplit
 from lcmat.errors import UserError
+from lcmat.files import load_tensors, save_tensors
 from lcmat.loss_difference import LastLayer, coefficients, sharpness
 from lcmat.selection import Subset
 from lcmat.signals import Signals
@@ -251,6 +253,22 @@ def test_overlap_is_as_counted(folder: Path) -> None:
     for fraction in ("0.01", "0.05"):
         for seed in ("0", "1"):
             assert costs["LCMat-S", fraction, seed] <= costs["Uniform", fraction, seed]
+
+
+def test_another_network_than_the_one_that_chose_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records of one network, and a cache that holds another by the same name: the command says so."""
+    words = [*FLAGS[:4], "--selection", "LCMat-S", "--fraction", "0.05", *FLAGS[FLAGS.index("--selection_epochs") :]]
+    words += ["--epochs", "1", "--test_interval", "0", *("--save_path", str(tmp_path / "result"))]
+    words += ["--cache_path", str(tmp_path / "cache")]
+    assert script.main(words) == 0
+    assert command(["analysis", "overlap", *words]) == 0
+    assert "chose the recorded subsets" not in capsys.readouterr().err
+    (path,) = (tmp_path / "cache" / "signals").glob("*.pt")
+    kept = load_tensors(path)
+    kept["facts"]["train_accuracy"] += 0.5
+    save_tensors(path, kept)
+    assert command(["analysis", "bound", *words]) == 0
+    assert "is not the one that chose the recorded subsets" in capsys.readouterr().err
 
 
 def test_cost_equals_that_of_the_selection(folder: Path) -> None:
