@@ -14,8 +14,10 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from lcmat import memory
 from lcmat.distances import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
+from lcmat.lower_bounds import LowerBounds
 from lcmat.signals import Signals
 
 
@@ -127,6 +129,20 @@ class LossCurvatureDistance(RepresentativeDistance):
             of_class, of_feature = self.dims // h.shape[1], self.dims % h.shape[1]
             vectors += ((p * q)[:, of_class] * h[:, of_feature].square(),)
         return vectors
+
+    def lower(self) -> LowerBounds | None:
+        """Return lower bounds of all distances in float32; None if they do not fit into memory or float32's range."""
+        classes, width = self.signals.logits.shape[1], self.signals.features.shape[1] + 1
+        K, n = 0 if self.dims is None else len(self.dims), len(self)
+        if not memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device):
+            return None
+        lower = LowerBounds(n, classes, width, K, self.device)
+        for start in range(0, n, self.most):
+            part = slice(start, min(start + self.most, n))
+            a, h, squares, *curvature = self._vectors(self.representative[part])
+            if not lower.fill(part, a, h, squares, self.rho * curvature[0] if curvature else None):
+                return None
+        return lower
 
     def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
         (a, h, own_squares, *own_curvature), (b, k, other_squares, *other_curvature) = own, others

@@ -20,19 +20,14 @@ from tqdm import tqdm
 from lcmat import memory
 from lcmat.distances import BLOCK_ELEMENTS, symmetric
 from lcmat.errors import UserError
+from lcmat.lazy_greedy import FORMED_ANEW, NOT_FINITE, TIE, lazy_greedy
 
 # Elements of a block of rows taken from a held matrix: 4 MiB, which stay in cache.
 HELD_ELEMENTS = 2**19
 # Rows that are at least formed at once, however long they are: fewer cost as much as these.
 LEAST_ROWS = 64
-# Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
-TIE = 1e-14
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
-# The share by which a distance may differ when it is formed anew: what is left of |x|² + |y|² − 2⟨x, y⟩ is known to
-# 1e-16 of these, and is at least 1e-6 of them (`distances.CANCELLATION`).
-FORMED_ANEW = 1e-10
-NOT_FINITE = "distances are not finite: the signals are too large; scale the features down"
 
 
 class Clients(Protocol):
@@ -86,7 +81,8 @@ class Cover:
     """The outcome of a greedy facility location.
 
     indices: (m,) the samples in the order chosen.
-    gains: (m,) what each pick took off the cost; the first one's is measured from Σ_i max D if exact, else left 0.
+    gains: (m,) what each pick took off the cost; the first one's is measured from Σ_i max D if the matrix was held,
+    else left 0.
     costs: (m,) L(S) after each pick.
     cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
     transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
@@ -118,15 +114,22 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
 
     Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
+    Incremental where the matrix fits into memory, else lazy.
     Source: LCMat Eq. 11-12 and Algorithm 1.
     Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
     """
     n = len(distance)
     check_budget(budget, n)
     distance = hold(distance)
-    cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+    if isinstance(distance, Matrix):
+        cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+        left = float(gains.topk(budget).values.clamp(min=0).sum())
+    else:
+        picks, costs, moves, left = lazy_greedy(distance, budget)
+        costs = torch.tensor(costs, dtype=torch.float64, device=distance.device)
+        picks = torch.tensor(picks, device=distance.device)
+        cover = Cover(picks, 0.0 - costs.diff(prepend=costs[:1]), costs, *clusters(moves))
     # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
-    left = float(gains.topk(budget).values.clamp(min=0).sum())
     return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
 
 

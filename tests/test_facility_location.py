@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from lcmat import UserError, memory
+from lcmat import UserError, lazy_greedy, memory
 from lcmat import facility_location as module
 from lcmat.facility_location import Cover, Matrix, facility_location
 from tests import oracles
@@ -77,8 +77,8 @@ def cover_of(D: np.ndarray, budget: int) -> Cover:
     return facility_location(Matrix(torch.from_numpy(D)), budget)
 
 
-def check(D: np.ndarray, budget: int, cover: Cover) -> None:
-    """Assert everything that a Cover claims, by brute force."""
+def check(D: np.ndarray, budget: int, cover: Cover, held: bool = True) -> None:
+    """Assert everything that a Cover claims, by brute force. held: whether its first gain is measured from Σ max D."""
     n = len(D)
     picks = cover.indices.numpy()
     assert picks.dtype == np.int64
@@ -93,8 +93,10 @@ def check(D: np.ndarray, budget: int, cover: Cover) -> None:
     gains = -np.diff(np.concatenate([[n * D.max()], costs]))
     # A gain is a difference of costs, and both have the rounding of the larger one.
     before = np.concatenate([[n * D.max()], costs[:-1]])
-    assert (np.abs(cover.gains.numpy() - gains) <= 1e-13 * before).all()
-    assert (np.diff(cover.gains.numpy()) <= 1e-13 * before[:-1]).all(), "a gain is larger than the one before"
+    found = cover.gains.numpy()[not held :]
+    assert (np.abs(found - gains[not held :]) <= 1e-13 * before[not held :]).all()
+    assert (np.diff(found) <= 1e-13 * before[not held : -1]).all(), "a gain is larger than the one before"
+    assert held or cover.gains[0] == 0
     sizes = cover.cluster_sizes.numpy()
     assert sizes.sum() == n
     assert np.array_equal(sizes, oracles.cluster_sizes(D, picks))
@@ -210,8 +212,10 @@ def test_rows_on_demand_give_the_same(layout: object) -> None:
     with memory.limited(1):
         cover = facility_location(formed, 50)
     assert formed.asked > 130, "the limit on memory was not kept"
-    for name in ("indices", "gains", "costs", "cluster_sizes"):
+    for name in ("indices", "costs", "cluster_sizes", "transfers"):
         assert torch.equal(getattr(cover, name), getattr(expected, name)), name
+    check(D, 50, cover, held=False)
+    assert cover.bound == pytest.approx(expected.bound, rel=1e-12, abs=1e-13 * D.sum())
 
 
 @pytest.mark.parametrize("elements", [1, 500, 3000, 10**6])
@@ -221,10 +225,11 @@ def test_the_size_of_blocks_changes_nothing(held: bool, elements: int, monkeypat
     expected = cover_of(D, 120)
     for name in ("HELD_ELEMENTS", "BLOCK_ELEMENTS"):
         monkeypatch.setattr(module, name, elements)
-    monkeypatch.setattr(module, "LEAST_ROWS", 1)
+    for name, most in (("BLOCK_ELEMENTS", 10**6), ("EXACT_ROWS", 64), ("LEAST_BOUNDS", 64), ("MOST_BOUNDS", 512)):
+        monkeypatch.setattr(lazy_greedy, name, min(elements, most))
     with memory.limited(10**9 if held else 1):
         cover = facility_location(OnDemand(D), 120)
-    check(D, 120, cover)
+    check(D, 120, cover, held)
     assert cover.indices.tolist()[:20] == expected.indices.tolist()[:20]
     with memory.limited(10**9 if held else 1):
         bound = facility_location(OnDemand(D), 7).bound
