@@ -63,10 +63,13 @@ def read_record(path: Path) -> dict | None:
     return record if isinstance(record, dict) and all(key in record for key in REQUIRED) else None
 
 
-def read_records(save_path: Path) -> tuple[list[dict], list[Path]]:
-    """Return all records below a folder, in order of their paths, and the files that look like records but are not."""
+def read_records(save_path: Path, protocol: str = "whole") -> tuple[list[dict], list[Path]]:
+    """Return all records below a folder, in order of their paths, and the files that look like records but are not.
+
+    protocol: "whole" for those of a whole dataset at once, "continual" for those of continual learning.
+    """
     records, damaged = [], []
-    for path in _candidates(Path(save_path)):
+    for path in _candidates(Path(save_path), protocol):
         record = read_record(path)
         if record is None:
             damaged.append(path)
@@ -75,8 +78,9 @@ def read_records(save_path: Path) -> tuple[list[dict], list[Path]]:
     return records, damaged
 
 
-def _candidates(save_path: Path) -> Iterator[Path]:
-    yield from sorted(save_path.glob("*/*/fraction*-seed*-*.json"))
+def _candidates(save_path: Path, protocol: str) -> Iterator[Path]:
+    begin = {"whole": "fraction", "continual": "continual"}[protocol]
+    yield from sorted(save_path.glob(f"*/*/{begin}*-seed*-*.json"))
 
 
 def environment(device: torch.device) -> dict[str, object]:

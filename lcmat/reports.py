@@ -23,6 +23,7 @@ from lcmat.figures import accuracy_figure
 from lcmat.files import write_text
 from lcmat.grids import Grid
 from lcmat.jobs import record_paths
+from lcmat.lbcs_report import lbcs_csv, lbcs_markdown
 from lcmat.planning import Job
 from lcmat.records import read_record
 from lcmat.selection import Subset
@@ -325,6 +326,14 @@ def continual(found: Found) -> list[Path]:
     return paths
 
 
+def lbcs(found: Found) -> list[Path]:
+    """Best accuracy and size at each k, beside the published figures of the LBCS paper."""
+    paths = [found.path(suffix) for suffix in (".md", ".csv")]
+    write_text(paths[0], found.heading() + lbcs_markdown(found.there))
+    write_text(paths[1], lbcs_csv(found.there))
+    return paths
+
+
 REPORTS: dict[str, Callable[..., list[Path]]] = {
     "accuracy": accuracy,
     "cross": cross,
@@ -333,4 +342,5 @@ REPORTS: dict[str, Callable[..., list[Path]]] = {
     "wallclock": wallclock,
     "images": images,
     "continual": continual,
+    "lbcs": lbcs,
 }

@@ -132,8 +132,16 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = torch.load(next((tmp_path / "result").glob("*/RandomReal/continual*.pt")), weights_only=True)["images"]
     assert images.shape == (40, 1, 8, 8)
     assert read_records(tmp_path / "result") == ([], []), "tables of whole datasets leave them out"
+    assert len(read_records(tmp_path / "result", "continual")[0]) == 6
     assert script.main(words) == 0
     assert capsys.readouterr().out.count("already recorded") == 6
+    damaged = next((tmp_path / "result").glob("*/Craig/continual*-seed1-*.json"))
+    damaged.write_text("{")
+    assert command(["tables", str(tmp_path / "result")]) == 0
+    printed = capsys.readouterr()
+    assert "| Craig" in printed.out
+    assert f"{damaged} is no whole record" in printed.err
+    assert "MLP,Craig,2," in (tmp_path / "result/tables/continual.csv").read_text()
 
 
 def test_report_is_of_all_networks_and_orders() -> None:

@@ -30,9 +30,9 @@ def main(argv: list[str]) -> int:
         args.resume = True if args.resume is None else args.resume
     planned = planning.plan(grid.lines, ROOMS)
     save_path = planned[0].bench.settings.save_path
-    known, damaged = records.read_records(save_path)
-    report(damaged)
-    _announce(grid, planned, known)
+    found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
+    report([path for _, damaged in found for path in damaged])
+    _announce(grid, planned, [record for known, _ in found for record in known])
     if grid.lines[0].plan:
         return 0
     if not grid.lines[0].report:
