@@ -17,7 +17,7 @@ from torch import Tensor
 from lcmat import memory
 from lcmat.distances import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
-from lcmat.lower_bounds import LowerBounds
+from lcmat.lower_bounds import LowerBounds, products_are_whole
 from lcmat.signals import Signals
 
 
@@ -131,10 +131,14 @@ class LossCurvatureDistance(RepresentativeDistance):
         return vectors
 
     def lower(self) -> LowerBounds | None:
-        """Return lower bounds of all distances in float32; None if they do not fit into memory or float32's range."""
+        """Return lower bounds of all distances in float32.
+
+        None where float32 cannot give them, by its range or what the user made of it, or they do not fit into memory.
+        """
         classes, width = self.signals.logits.shape[1], self.signals.features.shape[1] + 1
         K, n = 0 if self.dims is None else len(self.dims), len(self)
-        if not memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device):
+        fits = memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device)
+        if not fits or not products_are_whole(self.device):
             return None
         lower = LowerBounds(n, classes, width, K, self.device)
         for start in range(0, n, self.most):

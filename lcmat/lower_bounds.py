@@ -20,6 +20,15 @@ TILE_ROWS, TILE_ELEMENTS = 512, 2**19
 LARGEST, NOTHING = 1e6, 1e-20
 
 
+def products_are_whole(device: torch.device) -> bool:
+    """Tell whether matrix products of float32 are computed in it, not in TensorFloat-32 or bfloat16 as users may allow.
+
+    By a try: PyTorch has several switches for that, of which the newer ones make the older ones fail.
+    """
+    values = torch.full((128, 128), 1 + 2.0**-20, device=device)
+    return torch.equal(values @ torch.eye(128, device=device), values)
+
+
 class LowerBounds:
     """Lower bounds of D_ij = ‖g_i − g_j‖₂ + ½ Σ_k |μ_ik − μ_jk| with g = a ⊗ h̃ and μ = ρλ ≥ 0 (Eq. 10), by tiles.
 

@@ -112,6 +112,20 @@ def test_none_where_they_do_not_fit_into_memory() -> None:
         assert distance.lower() is not None
 
 
+def test_none_where_products_of_float32_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the tensor cores of a GPU do where the user lets them: ten bits of each factor."""
+    distance = LossCurvatureDistance(random_problem(0, 90, 20, 4).signals, 0.1)
+    product = torch.Tensor.__matmul__
+
+    def rounded(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return product(a.half().float(), b.half().float())
+
+    assert lower_bounds.products_are_whole(torch.device("cpu"))
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    assert not lower_bounds.products_are_whole(torch.device("cpu"))
+    assert distance.lower() is None
+
+
 class Counted(LossCurvatureDistance):
     """Counts the rows that are formed in float64; its matrix is never held."""
 
