@@ -831,7 +831,10 @@ def test_diverging_images_get_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert records_in(tmp_path / "result") == {}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("table[45]_*.yaml")), ids=lambda p: p.stem)
+PAPERS = [path for path in sorted((ROOT / "configs").glob("table[45]_*.yaml")) if "runs:" not in path.read_text()]
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda p: p.stem)
 def test_configurations_are_understood(path: Path) -> None:
     """Every flag and every option is known; sizes are those of the paper's columns."""
     args = options.parse(["--config", str(path)])
