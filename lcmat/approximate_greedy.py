@@ -37,8 +37,12 @@ EPSILON = 0.1
 SAMPLED_ROWS, ROWS_FOR_EACH_PICK = 20_000, 5
 # Samples of a part, unless told: its matrix is quickly formed and held.
 PART = 10_000
-# A part offers at most this share of its samples, or so many times its share of what is wanted.
+# A part chooses at most this share of its samples, or so many times its share of what is wanted.
 SHARE_OF_A_PART, TIMES_ITS_SHARE = 0.1, 3
+# All parts together offer that many times what is wanted, or as many as this: minutes to choose from.
+OFFERED = 20_000
+# Distances that are measured to tell which solution is the best: a minute.
+JUDGEMENTS = 2**28
 # Distances that are measured for the cost of a selection: seconds to a minute. Beyond, it is estimated.
 EVALUATIONS = 2**30
 
@@ -135,28 +139,31 @@ def _gains_of_drawn(
 def partition(
     distance: Distance, budget: int, generator: torch.Generator, rows: int, parts: int | None = None
 ) -> Tensor:
-    """Choose exactly within random parts, then from all that they chose, and return the better of both, (m,).
+    """Choose exactly within random parts, then from what they offer, and return the better of both, (m,).
 
     The second round's gains, and the comparison, are over random rows. `parts` is by default n/10,000, but at most half
-    of n/m, so that a part is larger than what is wanted. A part offers m samples, but at most a tenth of it or thrice
+    of n/m, so that a part is larger than what is wanted. A part chooses m samples, but at most a tenth of it or thrice
     its share of m; if that is fewer than m, no part's choice is a solution by itself, and the second round's is taken.
+    It offers the first of these, 20,000 divided by the parts or thrice its share, so that the second round's time
+    does not grow with the number of parts.
     Source: Mirzasoleiman et al., Distributed Submodular Maximization (GreeDi), NeurIPS 2013, Algorithm 2.
     """
     n, device = len(distance), distance.device
     if parts is None:
         parts = max(1, min(-(-n // PART), n // (2 * budget)))
-    order = torch.randperm(n, generator=generator).to(device)
-    offers = []
-    for part in tqdm(order.tensor_split(min(parts, n)), desc="parts", disable=None, leave=False):
+    order, parts = torch.randperm(n, generator=generator).to(device), min(parts, n)
+    least = TIMES_ITS_SHARE * -(-budget // parts)
+    chosen = []
+    for part in tqdm(order.tensor_split(parts), desc="parts", disable=None, leave=False):
         part = part.sort().values
-        most = max(math.ceil(SHARE_OF_A_PART * len(part)), TIMES_ITS_SHARE * -(-budget // parts))
-        offer = min(budget, most, len(part))
-        offers.append(part[facility_location(Part(distance, part), offer).indices])
-    offered = torch.cat(offers)
+        wanted = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), least), len(part))
+        chosen.append(part[facility_location(Part(distance, part), wanted).indices])
+    offered = torch.cat([picks[: max(OFFERED // parts, least)] for picks in chosen])
     second = Between(distance, _some(n, rows, generator, device), offered).hold()
     found = offered[incremental_greedy(second, second.columns, *second.sums(), budget, own=False)[0].indices]
-    solutions = [found, *(offer for offer in offers if len(offer) == budget)]
-    judges = _some(n, rows, generator, device)  # not the rows that the second round was fitted to
+    solutions = [found, *(picks for picks in chosen if len(picks) == budget)]
+    # Not the rows that the second round was fitted to.
+    judges = _some(n, min(rows, max(1, JUDGEMENTS // (len(solutions) * budget))), generator, device)
     costs = [float(_nearest(distance, solution, judges).sum()) for solution in solutions]
     return solutions[costs.index(min(costs))]
 

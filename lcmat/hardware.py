@@ -45,10 +45,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def processor(device: torch.device) -> str:
-    """Return the model of the GPU or CPU, as far as it is known."""
+    """Return the model of the GPU or CPU, as far as it is known, and what instructions PyTorch uses on a CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return str(_cpu().get("cpu_name") or platform.processor() or platform.machine())
+    name = _cpu().get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def peak_memory() -> int:

@@ -347,12 +347,48 @@ def test_parts_are_drawn_at_random(offers: list) -> None:
     assert not any(part == set(range(min(part), min(part) + 20)) for part in first)
 
 
-def test_a_part_offers_at_most_a_tenth_or_thrice_its_share(offers: list) -> None:
+def test_a_part_chooses_at_most_a_tenth_or_thrice_its_share(offers: list) -> None:
     D = plane(uniform(400, 0))
     for budget, parts, expected in ((5, 4, 5), (10, 4, 10), (12, 4, 10), (30, 4, 24), (100, 4, 75), (400, 4, 100)):
         offers.clear()
         assert len(cover(matrix(D), budget, seeded(0), "partition", parts=parts).indices) == budget
         assert [len(offer) for _, offer in offers] == [expected] * 4
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0, 9), (39, 9), (40, 10), (20_000, 10)])
+def test_the_second_round_takes_the_first_of_a_parts_picks(
+    most: int, expected: int, offers: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thrice its share of 12 samples, rounded up, or a share of what all may offer; it chose a tenth of its samples."""
+    seen, inner = [], module.incremental_greedy
+
+    def watching(second: module.Between, *rest: object, **options: object) -> tuple[Cover, torch.Tensor]:
+        seen.append(second.candidates.tolist())
+        return inner(second, *rest, **options)
+
+    monkeypatch.setattr(module, "incremental_greedy", watching)
+    monkeypatch.setattr(module, "OFFERED", most)
+    cover(matrix(plane(uniform(400, 0))), 12, seeded(0), "partition", parts=4)
+    assert [len(picks) for _, picks in offers] == [10] * 4
+    assert seen == [[j for _, picks in offers for j in picks[:expected]]]
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, 1), (5 * 10 * 37, 37), (10**9, 600)])
+def test_solutions_are_compared_over_few_rows(most: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as the distances of all solutions, 4 parts' and the second round's, to 10 picks each allow."""
+    seen, inner = [], module._nearest
+
+    def watching(distance: object, picks: torch.Tensor, clients: torch.Tensor) -> torch.Tensor:
+        seen.append(clients.tolist())
+        return inner(distance, picks, clients)
+
+    monkeypatch.setattr(module, "_nearest", watching)
+    monkeypatch.setattr(module, "JUDGEMENTS", most)
+    D = plane(many_clusters(600, 1))
+    check(D, 10, cover(matrix(D), 10, seeded(0), "partition", 600, 4))
+    assert len(seen) == 5
+    assert all(clients == seen[0] for clients in seen), "compared over different rows"
+    assert len(set(seen[0])) == len(seen[0]) == expected
 
 
 @pytest.mark.parametrize("parts", [2, 5])
