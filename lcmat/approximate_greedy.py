@@ -248,21 +248,32 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
         clients, own, weight = torch.cat([picks, sample]), torch.arange(m, device=device), len(others) / len(sample)
     weights = torch.full((len(clients),), weight, dtype=torch.float64, device=device)
     weights[own] = 1
-    current, costs, moves = torch.full_like(weights, math.inf), [], []
-    for part in tqdm(picks.split(max(8, BLOCK_ELEMENTS // len(clients))), desc="cost", disable=None, leave=False):
-        for row in distance.block(part, clients):
-            closer = row < current
-            closer[own[len(costs)]] = True  # a pick is its own, even if one that equals it came before
-            moves.append(closer.nonzero()[:, 0])
-            current = torch.minimum(current, row)
-            costs.append((weights * current).sum())
-    costs = torch.stack(costs)
+    nearest, costs, takers, taken = torch.empty_like(weights), 0, [], []
+    # All picks at once, since the vectors of this many clients may have to be formed anew each time.
+    parts = torch.arange(len(clients), device=device).split(max(LEAST_ROWS, 2 * BLOCK_ELEMENTS // m))
+    for part in tqdm(parts, desc="cost", disable=None, leave=False):
+        rows = distance.block(clients[part], picks)
+        lowest = rows.cummin(1).values
+        costs = costs + weights[part] @ lowest
+        nearest[part] = lowest[:, -1]
+        closer = torch.ones_like(rows, dtype=torch.bool)
+        torch.lt(rows[:, 1:], lowest[:, :-1], out=closer[:, 1:])
+        mine = ((own >= part[0]) & (own <= part[-1])).nonzero()[:, 0]
+        closer[own[mine] - part[0], mine] = True  # a pick is its own, even if one that equals it came before
+        client, pick = closer.nonzero(as_tuple=True)
+        if weight != 1:  # how they came about is not asked for, only whose they are in the end
+            last = client.diff(append=client.new_tensor([-1])) != 0
+            client, pick = client[last], pick[last]
+        takers.append(pick)
+        taken.append(part[client])
     if not torch.isfinite(costs).all():
         raise UserError(NOT_FINITE)
+    pick, order = torch.cat(takers).sort(stable=True)
+    moves = torch.cat(taken)[order].split(torch.bincount(pick, minlength=m).tolist())
     sizes, transfers = clusters(moves, weights)
     if weight == 1:
         return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes.long(), transfers, exact=False)
-    spread = float(current[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))
+    spread = float(nearest[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))
     return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes, None, exact=False, cost_error=weight * spread)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -257,7 +257,7 @@ def _best(
     return int(among[gains[among] >= gains[among].max() - TIE * cost][0])
 
 
-def clusters(moves: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def clusters(moves: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return cluster sizes and the transfers that led to them, from the clients that each pick took.
 
     weights: how many samples each client stands for (default: itself alone); transfers count clients.
