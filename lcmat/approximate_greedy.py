@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import memory
+from lcmat.clusters import Moves
 from lcmat.distances import BLOCK_ELEMENTS, TILE_ROWS
 from lcmat.errors import UserError, lookup
 from lcmat.facility_location import (
@@ -24,7 +25,6 @@ from lcmat.facility_location import (
     Cover,
     Distance,
     check_budget,
-    clusters,
     facility_location,
     incremental_greedy,
 )
@@ -157,15 +157,23 @@ def partition(
     for part in tqdm(order.tensor_split(parts), desc="parts", disable=None, leave=False):
         part = part.sort().values
         wanted = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), least), len(part))
-        chosen.append(part[facility_location(Part(distance, part), wanted).indices])
+        chosen.append(part[facility_location(_among(distance, part), wanted).indices])
     offered = torch.cat([picks[: max(OFFERED // parts, least)] for picks in chosen])
-    second = Between(distance, _some(n, rows, generator, device), offered).hold()
+    clients = _some(n, rows, generator, device)
+    positions = torch.arange(len(clients) + len(offered), device=device)
+    both = _among(distance, torch.cat([clients, offered]))
+    second = Between(both, positions[: len(clients)], positions[len(clients) :]).hold()
     found = offered[incremental_greedy(second, second.columns, *second.sums(), budget, own=False)[0].indices]
     solutions = [found, *(picks for picks in chosen if len(picks) == budget)]
     # Not the rows that the second round was fitted to.
     judges = _some(n, min(rows, max(1, JUDGEMENTS // (len(solutions) * budget))), generator, device)
     costs = [float(_nearest(distance, solution, judges).sum()) for solution in solutions]
     return solutions[costs.index(min(costs))]
+
+
+def _among(distance: Distance, index: Tensor) -> Distance:
+    """Return the distances among the samples at `index`: by the distance's own means, if it has such."""
+    return distance.among(index) if hasattr(distance, "among") else Part(distance, index)
 
 
 @dataclass(frozen=True)
@@ -186,6 +194,10 @@ class Part:
     def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:] in the numbering of this part."""
         return self.distance.block(self.index[index], self.index[start:])
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns] in the numbering of this part."""
+        return self.distance.block(self.index[index], self.index[columns])
 
 
 @dataclass(frozen=True)
@@ -248,7 +260,7 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
         clients, own, weight = torch.cat([picks, sample]), torch.arange(m, device=device), len(others) / len(sample)
     weights = torch.full((len(clients),), weight, dtype=torch.float64, device=device)
     weights[own] = 1
-    nearest, costs, takers, taken = torch.empty_like(weights), 0, [], []
+    nearest, costs, moves = torch.empty_like(weights), 0, Moves(device)
     # All picks at once, since the vectors of this many clients may have to be formed anew each time.
     parts = torch.arange(len(clients), device=device).split(max(LEAST_ROWS, 2 * BLOCK_ELEMENTS // m))
     for part in tqdm(parts, desc="cost", disable=None, leave=False):
@@ -264,13 +276,10 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
         if weight != 1:  # how they came about is not asked for, only whose they are in the end
             last = client.diff(append=client.new_tensor([-1])) != 0
             client, pick = client[last], pick[last]
-        takers.append(pick)
-        taken.append(part[client])
+        moves.add(pick, part[client])
     if not torch.isfinite(costs).all():
         raise UserError(NOT_FINITE)
-    pick, order = torch.cat(takers).sort(stable=True)
-    moves = torch.cat(taken)[order].split(torch.bincount(pick, minlength=m).tolist())
-    sizes, transfers = clusters(moves, weights)
+    sizes, transfers = moves.clusters(m, weights)
     if weight == 1:
         return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes.long(), transfers, exact=False)
     spread = float(nearest[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))

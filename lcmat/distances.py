@@ -66,7 +66,7 @@ class RepresentativeDistance(ABC):
 
         keep: False where vectors lie ready, so that forming them is no more than looking them up.
         """
-        self.representative, self.device = representative, representative.device
+        self.representative, self.device, self.width = representative, representative.device, width
         self.all_different = bool((representative.diff() == 1).all())
         self.most = max(1, BLOCK_ELEMENTS // width)  # samples whose vectors are formed at once
         self.kept = None
@@ -92,6 +92,10 @@ class RepresentativeDistance(ABC):
     def block(self, index: Tensor, columns: Tensor) -> Tensor:
         """Return D[index, columns], (len(index), len(columns)) in float64."""
         return self._tiles(self.representative[index], self.representative[columns])
+
+    def among(self, index: Tensor) -> Among:
+        """Return the distances among the samples at `index`, whose vectors are formed once if they fit into memory."""
+        return Among(self, index)
 
     def _tiles(self, index: Tensor, columns: Tensor | slice) -> Tensor:
         """Return D[index, columns], formed in tiles that stay in the processor's cache."""
@@ -121,6 +125,21 @@ class RepresentativeDistance(ABC):
 
         same: pairs of positions where both are one sample.
         """
+
+
+class Among(RepresentativeDistance):
+    """The distances among some samples of another distance, in the numbering of their index (b,)."""
+
+    def __init__(self, whole: RepresentativeDistance, index: Tensor) -> None:
+        """Take the other distance and the samples."""
+        self.whole, self.index = whole, whole.representative[index]
+        super().__init__(first_of_equals(self.index), whole.width)
+
+    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        return self.whole._vectors(self.index[part])
+
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
+        return self.whole._between(own, others, same)
 
 
 class VectorDistance(RepresentativeDistance):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import memory
+from lcmat.clusters import Moves
 from lcmat.distances import BLOCK_ELEMENTS, symmetric
 from lcmat.errors import UserError
 from lcmat.lazy_greedy import FORMED_ANEW, NOT_FINITE, TIE, lazy_greedy
@@ -128,7 +129,7 @@ def facility_location(distance: Distance, budget: int) -> Cover:
         picks, costs, moves, left = lazy_greedy(distance, budget)
         costs = torch.tensor(costs, dtype=torch.float64, device=distance.device)
         picks = torch.tensor(picks, device=distance.device)
-        cover = Cover(picks, 0.0 - costs.diff(prepend=costs[:1]), costs, *clusters(moves))
+        cover = Cover(picks, 0.0 - costs.diff(prepend=costs[:1]), costs, *moves.clusters(budget))
     # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
     return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
 
@@ -160,11 +161,12 @@ def incremental_greedy(
         raise UserError(NOT_FINITE)
     picks, costs, moves, gains = _loop(clients, candidates, sums, largest, budget, own)
     costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
-    return Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters(moves)), gains
+    clusters = moves.clusters(budget)
+    return Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters), gains
 
 
 @torch.inference_mode()  # small operations cost less
-def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], list[float], list[Tensor], Tensor]:
+def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], list[float], Moves, Tensor]:
     """Return the picks, the cost before and after each, the clients that each took, and the gains left."""
     n, step, held = len(clients), _rows_at_once(clients, len(sums)), isinstance(clients, Matrix)
     look_up = _reader(clients, step)
@@ -174,7 +176,7 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
         return (2 * n + budget) * ROUNDING * gains + (0 if held else FORMED_ANEW * cost)
 
     current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
-    costs, picks, moves = [n * largest], [], []
+    costs, picks, moves = [n * largest], [], Moves(sums.device)
     gains, slack = costs[0] - sums, slack_of(torch.full_like(sums, costs[0]), costs[0])
     for number in tqdm(range(budget), desc="facility location", disable=held or None, leave=False):
         anew = functools.partial(_gains, candidates, current)
@@ -200,7 +202,7 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
         gains[pick] = -math.inf
         picks.append(pick)
         costs.append(float(current.sum()))
-        moves.append(closer)
+        moves.add(number, closer)
     return picks, costs, moves, gains
 
 
@@ -255,25 +257,6 @@ def _best(
         return None
     gains[among] = torch.cat([anew(part) for part in among.split(step)])
     return int(among[gains[among] >= gains[among].max() - TIE * cost][0])
-
-
-def clusters(moves: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return cluster sizes and the transfers that led to them, from the clients that each pick took.
-
-    weights: how many samples each client stands for (default: itself alone); transfers count clients.
-    """
-    m, device = len(moves), moves[0].device
-    clients, order = torch.cat(moves).sort(stable=True)
-    lengths = torch.tensor([len(taken) for taken in moves], device=device)
-    steps = torch.arange(m, device=device).repeat_interleave(lengths)[order]
-    same = clients[1:] == clients[:-1]
-    donors = torch.full_like(steps, -1)
-    donors[1:][same] = steps[:-1][same]
-    last = torch.ones(len(steps), dtype=torch.bool, device=device)
-    last[:-1] = ~same
-    pairs, counts = (steps * (m + 1) + donors + 1).unique(return_counts=True)
-    transfers = torch.stack([pairs // (m + 1), pairs % (m + 1) - 1, counts], 1)
-    return torch.bincount(steps[last], None if weights is None else weights[clients[last]], minlength=m), transfers
 
 
 def _row_sums(distance: Distance) -> tuple[Tensor, float]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat.clusters import Moves
 from lcmat.distances import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 
@@ -70,7 +71,7 @@ class Themselves:
 
 
 @torch.inference_mode()  # small operations cost less
-def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], list[Tensor], float]:
+def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], Moves, float]:
     """Choose `budget` of the n samples, each the one that lowers the cost most, ties to the lowest index.
 
     A distance that has a method `lower` gives its `Tiles` by it, or None.
@@ -79,8 +80,8 @@ def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], li
     """
     lower = (distance.lower() if hasattr(distance, "lower") else None) or Themselves(distance)
     upper, current = _all_bounds(lower, len(distance), None, distance.device), None
-    picks, costs, moves = [], [], []
-    for _ in tqdm(range(budget), desc="facility location", disable=None, leave=False):
+    picks, costs, moves = [], [], Moves(distance.device)
+    for number in tqdm(range(budget), desc="facility location", disable=None, leave=False):
         pick = _best(upper, distance, lower, current, costs[-1] if costs else None)
         row = distance.rows(slice(pick, pick + 1))[0]
         closer = torch.ones_like(row, dtype=torch.bool) if current is None else row < current
@@ -91,7 +92,7 @@ def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], li
         upper[pick] = -math.inf
         picks.append(pick)
         costs.append(float(current.sum()))
-        moves.append(closer.nonzero()[:, 0])
+        moves.add(number, closer.nonzero()[:, 0])
         if not math.isfinite(costs[-1]):
             raise UserError(NOT_FINITE)
     chosen = torch.tensor(picks, device=distance.device)

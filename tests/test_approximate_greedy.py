@@ -363,7 +363,7 @@ def test_the_second_round_takes_the_first_of_a_parts_picks(
     seen, inner = [], module.incremental_greedy
 
     def watching(second: module.Between, *rest: object, **options: object) -> tuple[Cover, torch.Tensor]:
-        seen.append(second.candidates.tolist())
+        seen.append(second.distance.index[second.candidates].tolist())
         return inner(second, *rest, **options)
 
     monkeypatch.setattr(module, "incremental_greedy", watching)
@@ -623,6 +623,25 @@ def test_a_block_is_a_part_of_rows(name: str, repeated: bool, held: bool) -> Non
         equal = distance.representative[index][:, None] == distance.representative[columns]
         if name != "cosine":  # where a gradient is zero, it is at ½ of itself
             assert (block[equal] == 0).all()
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["vectors kept", "nothing kept"])
+@pytest.mark.parametrize("name", DISTANCES)
+def test_distances_among_some(name: str, held: bool) -> None:
+    """In the numbering of an index in any order, with samples that are equal and some that are named twice."""
+    problem = random_problem(8, 700, 5, 3, duplicates=True)
+    distance: RepresentativeDistance = DISTANCES[name](problem.signals)
+    index = torch.from_numpy(np.random.default_rng(1).integers(0, 700, 650))
+    with memory.limited(10**9 if held else 1):
+        some = distance.among(index)
+    assert (some.kept is not None) == held
+    assert len(some) == 650
+    expected = distance.block(index, index)
+    found = some.rows(slice(0, 650))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15 * float(expected.max()))
+    np.testing.assert_allclose(some.rows(torch.tensor([3, 640]), 17), expected[[3, 640], 17:], rtol=1e-12, atol=1e-12)
+    if name != "cosine":
+        assert (found[distance.representative[index][:, None] == distance.representative[index]] == 0).all()
 
 
 def test_a_block_of_a_matrix() -> None:

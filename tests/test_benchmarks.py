@@ -1,11 +1,16 @@
 """The benchmark command: what it measures, keeps and writes. (What it finds is in result/benchmarks.)"""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 import methods
 from lcmat import benchmarks
@@ -31,6 +36,41 @@ def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
     assert len(much["seconds"]) == 2
     assert 400 * 2**20 < much["peak_bytes"] - little["peak_bytes"] < 700 * 2**20
     assert much["median"] == pytest.approx(sum(much["seconds"]) / 2)
+
+
+def wait_long(path: Path) -> list[float]:
+    """Tell the number of this process, and do what would take a minute."""
+    path.with_suffix(".part").write_text(str(os.getpid()))
+    path.with_suffix(".part").rename(path)
+    time.sleep(60)
+    return [60.0]
+
+
+def runs(pid: str) -> bool:
+    """Tell whether there is such a process; one that has ended and was not waited for has no command line."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="how processes are told apart")
+def test_a_killed_benchmark_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Nor one that goes on measuring for an hour."""
+    told = tmp_path / "pid"
+    code = f"import pathlib, lcmat.benchmarks as b, tests.test_benchmarks as t; b.measured(t.wait_long, {told!r})"
+    code = code.replace("PosixPath", "pathlib.Path")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as process:
+        until = time.monotonic() + 60
+        while not told.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        assert runs(told.read_text())
+        process.kill()
+    until = time.monotonic() + 20
+    while runs(told.read_text()) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not runs(told.read_text())
 
 
 def test_synthetic_signals_hold_everything_and_are_repeatable() -> None:

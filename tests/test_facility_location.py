@@ -12,6 +12,7 @@ from scipy.spatial.distance import cdist
 
 from lcmat import UserError, lazy_greedy, memory
 from lcmat import facility_location as module
+from lcmat.clusters import Moves
 from lcmat.facility_location import Cover, Matrix, facility_location
 from tests import oracles
 
@@ -363,3 +364,26 @@ def test_no_set_of_as_many_samples_costs_less_than_the_bound(layout: object, see
         optimum = min(D[list(chosen)].min(0).sum() for chosen in itertools.combinations(range(9), budget))
         assert cover.bound <= optimum + 1e-12 * D.sum()
         assert float(cover.costs[-1]) >= optimum - 1e-12 * D.sum()
+
+
+def test_moves_of_any_number_are_counted() -> None:
+    """More than are first made room for, added pick by pick and several picks at once, against a dictionary."""
+    rng, moves = np.random.default_rng(0), Moves(torch.device("cpu"))
+    owner: dict[int, int] = {}
+    transfers: dict[tuple[int, int], int] = {}
+    for pick in range(40):
+        clients = rng.permutation(9000)[: 9000 if pick == 0 else rng.integers(0, 9000)]
+        for client in clients.tolist():
+            key = (pick, owner.get(client, -1))
+            transfers[key] = transfers.get(key, 0) + 1
+            owner[client] = pick
+        moves.add(pick if pick % 2 else torch.full((len(clients),), pick), torch.from_numpy(clients))
+    assert moves.count > 2**17
+    weights = torch.from_numpy(rng.uniform(1, 2, 9000))
+    for each in (None, weights):
+        sizes, counted = moves.clusters(40, each)
+        assert {(pick, donor): count for pick, donor, count in counted.tolist()} == transfers
+        expected = np.bincount(
+            [owner[client] for client in range(9000)], None if each is None else each.numpy(), minlength=40
+        )
+        np.testing.assert_allclose(sizes, expected, rtol=1e-12)
