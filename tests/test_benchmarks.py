@@ -60,7 +60,7 @@ def test_a_killed_benchmark_leaves_no_process_behind(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     code = f"import pathlib, lcmat.benchmarks as b, tests.test_benchmarks as t; b.measured(t.wait_long, {told!r})"
     code = code.replace("PosixPath", "pathlib.Path")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as process:
         until = time.monotonic() + 60
         while not told.exists() and time.monotonic() < until:
