@@ -6,4 +6,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt requirem
 cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-exec "$python" -m pytest -m "not slow" "$@"
+# In up to four processes at once; -n 0 for one, as a debugger needs.
+exec "$python" -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal "$@"
