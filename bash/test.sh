@@ -6,5 +6,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt requirem
 cd "$root"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-# In up to four processes at once; -n 0 for one, as a debugger needs.
+# In up to four processes at once, of one thread each; -n 0 for one process, as a debugger needs.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec "$python" -m pytest -m "not slow" -n auto --maxprocesses 4 --dist worksteal "$@"
