@@ -165,6 +165,8 @@ def partition(
     second = Between(both, positions[: len(clients)], positions[len(clients) :]).hold()
     found = offered[incremental_greedy(second, second.columns, *second.sums(), budget, own=False)[0].indices]
     solutions = [found, *(picks for picks in chosen if len(picks) == budget)]
+    if len(solutions) == 1:
+        return found
     # Not the rows that the second round was fitted to.
     judges = _some(n, min(rows, max(1, JUDGEMENTS // (len(solutions) * budget))), generator, device)
     costs = [float(_nearest(distance, solution, judges).sum()) for solution in solutions]
