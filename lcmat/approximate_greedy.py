@@ -157,11 +157,11 @@ def partition(
     for part in tqdm(order.tensor_split(parts), desc="parts", disable=None, leave=False):
         part = part.sort().values
         wanted = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), least), len(part))
-        chosen.append(part[facility_location(_among(distance, part), wanted).indices])
+        chosen.append(part[facility_location(distance.among(part), wanted).indices])
     offered = torch.cat([picks[: max(OFFERED // parts, least)] for picks in chosen])
     clients = _some(n, rows, generator, device)
     positions = torch.arange(len(clients) + len(offered), device=device)
-    both = _among(distance, torch.cat([clients, offered]))
+    both = distance.among(torch.cat([clients, offered]))
     second = Between(both, positions[: len(clients)], positions[len(clients) :]).hold()
     found = offered[incremental_greedy(second, second.columns, *second.sums(), budget, own=False)[0].indices]
     solutions = [found, *(picks for picks in chosen if len(picks) == budget)]
@@ -171,35 +171,6 @@ def partition(
     judges = _some(n, min(rows, max(1, JUDGEMENTS // (len(solutions) * budget))), generator, device)
     costs = [float(_nearest(distance, solution, judges).sum()) for solution in solutions]
     return solutions[costs.index(min(costs))]
-
-
-def _among(distance: Distance, index: Tensor) -> Distance:
-    """Return the distances among the samples at `index`: by the distance's own means, if it has such."""
-    return distance.among(index) if hasattr(distance, "among") else Part(distance, index)
-
-
-@dataclass(frozen=True)
-class Part:
-    """The distances among the samples at `index`."""
-
-    distance: Distance
-    index: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        """Where distances are computed."""
-        return self.distance.device
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
-        """Return D[index, start:] in the numbering of this part."""
-        return self.distance.block(self.index[index], self.index[start:])
-
-    def block(self, index: Tensor, columns: Tensor) -> Tensor:
-        """Return D[index, columns] in the numbering of this part."""
-        return self.distance.block(self.index[index], self.index[columns])
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,9 @@ class Distance(Clients, Protocol):
     def block(self, index: Tensor, columns: Tensor) -> Tensor:
         """Return D[index, columns], (len(index), len(columns)); the exact greedy does not ask for it."""
 
+    def among(self, index: Tensor) -> Distance:
+        """Return the distances among the samples at `index`; the exact greedy does not ask for it either."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -75,6 +78,38 @@ class Matrix:
     def block(self, index: Tensor, columns: Tensor) -> Tensor:
         """Return D[index, columns], (len(index), len(columns))."""
         return self.values[index][:, columns].double()
+
+    def among(self, index: Tensor) -> Part:
+        """Return the distances among the samples at `index`, which are not copied."""
+        return Part(self, index)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The distances among the samples at `index` of a matrix."""
+
+    whole: Matrix
+    index: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where distances are computed."""
+        return self.whole.device
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:] in the numbering of this part."""
+        return self.whole.block(self.index[index], self.index[start:])
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns] in the numbering of this part."""
+        return self.whole.block(self.index[index], self.index[columns])
+
+    def among(self, index: Tensor) -> Part:
+        """Return the distances among some of these samples."""
+        return Part(self.whole, self.index[index])
 
 
 @dataclass(frozen=True)

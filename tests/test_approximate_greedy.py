@@ -20,7 +20,7 @@ from lcmat import approximate_greedy as module
 from lcmat.approximate_greedy import cover, covering, greedy_options
 from lcmat.curvature import LossCurvatureDistance, gradient_factors
 from lcmat.distances import CosineDistance, RepresentativeDistance, euclidean
-from lcmat.facility_location import Cover, Matrix, facility_location
+from lcmat.facility_location import Cover, Matrix, Part, facility_location
 from methods import get, names, select
 from methods.coverage import PreconditionedDistance
 from tests import oracles
@@ -311,7 +311,7 @@ def offers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], list[int]]]
     """The samples of each part, and those that it offers, as partition goes on."""
     seen = []
 
-    def watching(distance: module.Part, budget: int) -> Cover:
+    def watching(distance: Part, budget: int) -> Cover:
         found = facility_location(distance, budget)
         seen.append((distance.index.tolist(), distance.index[found.indices].tolist()))
         return found
@@ -648,6 +648,18 @@ def test_a_block_of_a_matrix() -> None:
     D = plane(uniform(30, 0))
     index, columns = torch.tensor([3, 3, 29, 0]), torch.tensor([5, 1])
     assert torch.equal(matrix(D).block(index, columns), torch.from_numpy(D)[index][:, columns])
+
+
+def test_distances_among_some_of_a_matrix() -> None:
+    D = plane(uniform(30, 0))
+    index, some = torch.tensor([7, 3, 29, 0, 3]), torch.tensor([4, 1, 2])
+    for part, expected in (
+        (matrix(D).among(index), index),
+        (matrix(D).among(index).among(some), index[some]),
+    ):
+        assert len(part) == len(expected)
+        assert torch.equal(part.rows(slice(0, 2), 1), torch.from_numpy(D)[expected[:2]][:, expected[1:]])
+        assert torch.equal(part.block(torch.tensor([2, 0]), torch.tensor([1])), part.rows(torch.tensor([2, 0]))[:, [1]])
 
 
 # ---- methods --------------------------------------------------------------------------------------------------------
