@@ -70,6 +70,9 @@ class Condenser:
     def resolved(self, sizes: list[int], options: Mapping[str, object]) -> dict[str, object]:
         """Return all options for so many images of each class; raise UserError for bad ones."""
         options = checked_options(self.name, self.options, options)
+        for name, default in self.options.items():
+            if isinstance(default, float) and type(options[name]) is int:  # 1 and 1.0 are one setting
+                options[name] = float(options[name])
         resolved = options if self.resolve is None else self.resolve(sizes, **options)
         return {name: resolved[name] for name in self.options}
 

@@ -23,7 +23,7 @@ from lcmat.selection import class_budgets
 from lcmat.synthetic import Synthetic
 
 # Part of every cache key: raise it when the meaning of a cached file changes.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 def is_condensation(run: Run) -> bool:
@@ -49,6 +49,7 @@ def condensing(bench: Bench, run: Run, options: dict[str, object]) -> dict[str, 
     return {
         "format": CACHE_FORMAT,
         "dataset": bench.fingerprint,
+        "name": bench.dataset.name,  # decides whether images are mirrored
         "normalisation": (bench.dataset.mean, bench.dataset.std),
         "validation": None if ratio is None else (ratio, run.seed),
         "model": bench.settings.model if run.method.networks else None,
