@@ -100,12 +100,13 @@ def _with_missing(made: list[tables.Table], found: Found) -> list[tables.Table]:
     if len(made) != 1:  # which of several tables a missing run belongs to is not known from records alone
         return made
     wanted: dict[tuple[str, float], set[int]] = defaultdict(set)
-    options = defaultdict(set)
-    for job in found.jobs:
-        options[job.run.method.name].add(json.dumps(job.config["options"]))
-    for job in found.jobs:
-        several = len(options[job.run.method.name]) > 1
-        row = tables.row_name({"selection": job.run.method.name, "config": job.config}, several)
+    planned = [
+        {"selection": job.run.method.name, "fraction": job.config["fraction"], "config": job.config}
+        for job in found.jobs
+    ]
+    options = tables.options_by_fraction(planned)
+    for job, record in zip(found.jobs, planned, strict=True):
+        row = tables.row_name(record, tables.are_several(options[record["selection"]]))
         wanted[row, job.config["fraction"]].add(job.run.seed)
     return [replace(made[0], wanted={key: len(seeds) for key, seeds in wanted.items()})]
 

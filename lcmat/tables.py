@@ -216,14 +216,12 @@ def _choices(record: dict) -> str:
 
 
 def _table(records: list[dict], published: dict) -> Table:
-    option_sets = defaultdict(set)
-    for record in records:
-        option_sets[record["selection"]].add(_choices(record))
+    option_sets = options_by_fraction(records)
     runs = defaultdict(dict)
     # One run for each seed: a budget that comes to the same fraction is no second training.
     for record in sorted(records, key=lambda r: (r["seed"], r["config"].get("budget") is None)):
-        several = len(option_sets[record["selection"]]) > 1
-        runs[row_name(record, several), record["fraction"]][record["seed"]] = record
+        row = row_name(record, are_several(option_sets[record["selection"]]))
+        runs[row, record["fraction"]][record["seed"]] = record
     cells = {(row, fraction): cell_of(found, published) for (row, fraction), found in runs.items()}
     # A method with signals knows more about the setting than Uniform does.
     first = next((r for r in records if _network(r)), records[0])
@@ -252,6 +250,19 @@ def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | Non
 def mean_std(values: tuple[float, ...]) -> tuple[float, float | None]:
     """Return mean and standard deviation (None of a single value)."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def options_by_fraction(records: Iterable[dict]) -> dict[str, dict[float, set[str]]]:
+    """Return the sets of options that each method ran with at each fraction (some defaults depend on the size)."""
+    found: dict[str, dict[float, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for record in records:
+        found[record["selection"]][record["fraction"]].add(_choices(record))
+    return found
+
+
+def are_several(by_fraction: dict[float, set[str]]) -> bool:
+    """Tell whether a method ran with several sets of options at one fraction, so that it needs several rows."""
+    return any(len(sets) > 1 for sets in by_fraction.values())
 
 
 def row_name(record: dict, several: bool) -> str:
@@ -283,12 +294,7 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
         *_source(first, len({r["seed"] for r in records})),
         f"{trained}, "
         + (f"tested every {interval} epochs and after the last" if interval else "tested after the last"),
-        *(
-            f"{name}: {_named(json.loads(options))}"
-            for name, sets in sorted(option_sets.items())
-            for options in sets
-            if len(sets) == 1 and options != "{}"
-        ),
+        *(_options_said(name, by_fraction) for name, by_fraction in sorted(option_sets.items())),
     ]
     if not config.get("balance", True):
         parts.append("selected over all classes together")
@@ -303,7 +309,19 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
         parts.append(f"{' to '.join(str(n) for n in dict.fromkeys((several[0], several[-1])))} networks for each seed")
     if config.get("test_fraction", 1) != 1:
         parts.append(f"{config['test_fraction']:g} of the test images")
-    return "; ".join(parts)
+    return "; ".join(part for part in parts if part)
+
+
+def _options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
+    """Say a method's options, for each fraction where they differ; nothing if its rows say them, or it has none."""
+    if are_several(by_fraction):
+        return ""
+    sets = {fraction: next(iter(options)) for fraction, options in sorted(by_fraction.items())}
+    if set(sets.values()) == {"{}"}:
+        return ""
+    if len(set(sets.values())) == 1:
+        return f"{name}: {_named(json.loads(next(iter(sets.values()))))}"
+    return "; ".join(f"{name} at {100 * f:.4g}%: {_named(json.loads(options))}" for f, options in sets.items())
 
 
 def _source(record: dict, seeds: int) -> list[str]:

@@ -147,6 +147,18 @@ def test_options_make_rows_of_their_own() -> None:
     assert [name.split(",")[0] for name in table.methods] == ["LCMat-S (ρ = 0.1", "LCMat-S (ρ = 0.5"]
 
 
+def test_options_that_depend_on_the_fraction_share_a_row() -> None:
+    """Some defaults do; the caption says which are whose. Two sets at one fraction still make rows."""
+    at_5 = {"rho": 0.5, "K": 100, "weights": False}
+    made = [record(seed=0), record(seed=0, fraction=0.05, options=at_5)]
+    (table,) = tables.accuracy_tables(made)
+    assert set(table.cells) == {("LCMat-S", 0.001), ("LCMat-S", 0.05)}
+    assert "LCMat-S at 0.1%: ρ = 0.1, K = 100, weights = False; LCMat-S at 5%: ρ = 0.5, K = 100" in table.caption
+    (table,) = tables.accuracy_tables([*made, record(seed=1, options=at_5)])
+    assert [name.split(",")[0] for name in table.methods] == ["LCMat-S (ρ = 0.1", "LCMat-S (ρ = 0.5"]
+    assert " at " not in table.caption
+
+
 def test_a_budget_that_is_the_same_fraction_is_no_second_training() -> None:
     (table,) = tables.accuracy_tables([record(seed=0), record(seed=0, budget=50), record(seed=1, budget=50)])
     assert table.cells["LCMat-S", 0.001].final == (20.0, 21.0)
