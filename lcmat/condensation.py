@@ -70,11 +70,10 @@ class Condenser:
     def resolved(self, sizes: list[int], options: Mapping[str, object]) -> dict[str, object]:
         """Return all options for so many images of each class; raise UserError for bad ones."""
         options = checked_options(self.name, self.options, options)
-        for name, default in self.options.items():
-            if isinstance(default, float) and type(options[name]) is int:  # 1 and 1.0 are one setting
-                options[name] = float(options[name])
-        resolved = options if self.resolve is None else self.resolve(sizes, **options)
-        return {name: resolved[name] for name in self.options}
+        resolve = self.resolve or (lambda sizes, **options: options)
+        usual, resolved = resolve(sizes, **self.options), resolve(sizes, **options)
+        # 1 and 1.0 are one setting, where the default is 1.0
+        return {n: float(resolved[n]) if isinstance(usual[n], float) else resolved[n] for n in self.options}
 
 
 @dataclass(frozen=True, eq=False)

@@ -155,8 +155,6 @@ def resolve(sizes: list[int], **options: object) -> dict[str, object]:
     check_numbers(options, at_least_two=("network_batch", "network_images"))
     check_numbers(options, positive=("image_lr", "network_lr"))
     check_numbers(options, not_negative=("image_momentum", "network_momentum", "network_weight_decay"))
-    if "image_lr" in options:
-        options["image_lr"] = float(options["image_lr"])  # 1 and 1.0 are one setting
     for name, known in (
         ("init", INITIALISATIONS), ("metric", METRICS), ("layers", LAYERS), ("augmentation", AUGMENTATIONS),
     ):  # fmt: skip

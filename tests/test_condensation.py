@@ -852,3 +852,24 @@ def test_tables_4_and_5_have_configurations() -> None:
     names = {path.stem for path in (ROOT / "configs").glob("table[45]_*.yaml")}
     assert {"table4_cifar10", "table4_cifar100"} <= names
     assert any(name.startswith("table5") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("DM", {"image_lr": 1}),
+        ("DM", {"image_momentum": 0}),
+        ("KIP", {"image_lr": 1}),
+        ("LCMat-C", {"rho": 1, "image_lr": 1}),
+    ],
+)
+def test_a_whole_number_and_its_float_are_one_setting(name: str, given: dict[str, int]) -> None:
+    """In the record's hash and the cache's, where 1 and 1.0 are written differently."""
+    found = [methods.condenser(name).resolved([10] * 10, {k: kind(v) for k, v in given.items()}) for kind in (int, float)]
+    assert json.dumps(found[0]) == json.dumps(found[1])
+    assert all(type(found[0][k]) is float for k in given)
+
+
+def test_one_image_is_too_few_to_train_a_network_on() -> None:
+    with pytest.raises(UserError, match="network_images must be a whole number of at least 2"):
+        methods.condenser("LCMat-C").resolved([10] * 10, {"network_images": 1})
