@@ -865,7 +865,9 @@ def test_tables_4_and_5_have_configurations() -> None:
 )
 def test_a_whole_number_and_its_float_are_one_setting(name: str, given: dict[str, int]) -> None:
     """In the record's hash and the cache's, where 1 and 1.0 are written differently."""
-    found = [methods.condenser(name).resolved([10] * 10, {k: kind(v) for k, v in given.items()}) for kind in (int, float)]
+    found = [
+        methods.condenser(name).resolved([10] * 10, {k: kind(v) for k, v in given.items()}) for kind in (int, float)
+    ]
     assert json.dumps(found[0]) == json.dumps(found[1])
     assert all(type(found[0][k]) is float for k in given)
 
