@@ -32,7 +32,9 @@ def main(argv: list[str]) -> int:
     def tell(number: int, _: jobs.Job, record: dict, known: bool) -> None:
         print(f"[{number + 1}/{len(planned)}] {jobs.in_words(record, known)}", flush=True)
 
-    jobs.work(planned, tell)
+    done, failed = jobs.work(planned, tell)
+    if not done:
+        jobs.complain(planned, failed)
     name = f"cross-{planned[0].config['dataset'].replace(':', '-').replace('/', '-')}-{args.model}"
     title = f"Cross-architecture generalisation: {args.dataset}, selected with {args.subset or args.model}"
     if args.subset:
@@ -42,6 +44,7 @@ def main(argv: list[str]) -> int:
         )
     paths = reports.write(Grid(name, title, [args], {"cross": {}}), planned, Path(args.save_path))
     print(f"\n{paths[0].read_text()}\nwritten to {', '.join(str(path) for path in paths)}")
+    jobs.complain(planned, failed)
     return 0
 
 

@@ -32,15 +32,19 @@ def main(argv: list[str]) -> int:
     print(planning.headline(planned[0].bench), flush=True)
     if args.select_only:
         return _select_only(args, planned)
-    done = jobs.work(planned, lambda number, _, record, known: _tell(number, len(planned), record, known))
+    done, failed = jobs.work(planned, lambda number, _, record, known: _tell(number, len(planned), record, known))
+    if not done:
+        jobs.complain(planned, failed)
     if planned[0].bench.settings.steps is not None:
         print(f"\n{continual_markdown(done)}", end="")
+        jobs.complain(planned, failed)
         return 0
     _, damaged = table_text.write_tables(planned[0].bench.settings.save_path)
     report(damaged)
     print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
     if args.export:
         _export(args, planned[0], Subset.load(jobs.record_paths(planned)[0].with_suffix(".npz")))
+    jobs.complain(planned, failed)
     return 0
 
 

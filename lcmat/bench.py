@@ -57,13 +57,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """One cell of a table for one seed. Either a fraction or a budget."""
+    """One cell of a table for one seed. Either a fraction or a budget.
+
+    per_class: samples of each class, where the budget is that times the number of classes.
+    """
 
     method: Method | Condenser
     seed: int
     fraction: float | None = None
     budget: int | None = None
     test_model: str | None = None  # None: the model that selects
+    per_class: int | None = None
 
     @property
     def needs(self) -> frozenset[str]:

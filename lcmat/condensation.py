@@ -134,9 +134,11 @@ class Space:
     mean: Tensor
     std: Tensor
 
-    def inputs(self, images: Tensor) -> Tensor:
-        """Return what a network reads."""
-        return images if self.name == "normalised" else self.normalised(images)
+    def inputs(self, images: Tensor, factor: int = 1) -> Tensor:
+        """Return what a network reads: the factor² images that each one holds, decoded on the scale of pixels."""
+        if self.name == "normalised" and factor == 1:
+            return images
+        return self.normalised(decoded(self.pixels(images), factor))
 
     def pixels(self, images: Tensor) -> Tensor:
         """Return images on the scale of pixels."""
@@ -184,7 +186,8 @@ def condense(
         def gradient(iteration: int, step: int) -> tuple[Tensor, Tensor]:
             pairs = _pairs(task, room, strategy, batch, iteration, step)
             network = networks.ready_to_match(iteration, step)
-            return matching_gradient(network, matching, images.detach(), pairs, room.inputs, factor, spread)
+            to_inputs = functools.partial(room.inputs, factor=factor)
+            return matching_gradient(network, matching, images.detach(), pairs, to_inputs, factor, spread)
 
         return learning.run(gradient)
 
@@ -368,7 +371,7 @@ class Networks:
                     ((real, labels, _),) = self.task.split.batches([part])
                     self._train_on(self.room.normalised(real.to(device).float() / 255), labels.to(device), draw)
                 return
-            inputs = self.room.inputs(decoded(images, self.factor))
+            inputs = self.room.inputs(images, self.factor)
             labels = self.labels.repeat(self.factor**2)
             for _ in range(plan.passes):
                 for part in chunks(torch.randperm(len(labels), generator=draw), plan.batch):

@@ -104,15 +104,27 @@ def check(bench: Bench, run: Run, options: dict[str, object]) -> set[str]:
     if not bench.settings.balance:
         raise UserError(f"{run.method.name} makes images class by class; leave --balance out")
     known = run.method.resolved(sizes, options)
+    _check_network_and_factor(bench, run.method.name, known)
     counts = torch.bincount(bench.part(run)[1].labels.cpu(), minlength=len(sizes)).tolist()
     copies = {"noise": 0, "mixed": known.get("factor", 1) ** 2}.get(str(known.get("init", "real")), 1)
     for label, (count, size) in enumerate(zip(counts, sizes, strict=True)):
         if copies * size > count:
             raise UserError(
                 f"{run.method.name} begins with {copies * size} real images of each class, but class "
-                f"{bench.dataset.classes[label]} has {count}; ask for fewer, or --option init=noise"
+                f"{bench.dataset.classes[label]} has {count}; ask for fewer"
+                + (", or --option init=noise" if "init" in known else "")
             )
     return {records.config_hash(condensing(bench, run, options))}
+
+
+def _check_network_and_factor(bench: Bench, name: str, known: dict[str, object]) -> None:
+    model, side = bench.settings.model, min(bench.dataset.image_shape[1:])
+    if known.get("layers") == "convolutions":
+        weights = bench.fresh_network(model, "shape").parameters()
+        if not any(weight.ndim == 4 for weight in weights):
+            raise UserError(f"{name} matches gradients of convolutions, and {model} has none; take --option layers=all")
+    if known.get("factor", 1) > side:
+        raise UserError(f"--factor must be at most {side}, the side of an image, not {known['factor']}")
 
 
 def run_one(bench: Bench, run: Run, config: dict[str, object], options: dict[str, object]) -> dict:
@@ -144,7 +156,6 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], options: dict[str
     synthetic.save_grid(path.with_suffix(".png"))
     records.write_record(path, record)  # last: a record means that the run is complete
     forget(bench, key)
-    bench.checkpoint(records.config_hash(condensing(bench, run, options))).unlink(missing_ok=True)
     return record
 
 
@@ -168,14 +179,23 @@ def synthetic_of(
     what = condensing(bench, run, options)
     path = _cached(bench, records.config_hash(what))
     with lock_of(path):
-        if path.exists():
-            try:
-                return Synthetic.load(path)
-            except UserError as error:
-                warnings.warn(f"{error}; it is made anew", stacklevel=2)
-        synthetic = _made(bench, run, what, folder, label)
-        synthetic.save(path)
+        synthetic = _kept(path)
+        if synthetic is None:
+            synthetic = _made(bench, run, what, folder, label)
+            synthetic.save(path)
+        bench.checkpoint(path.stem).unlink(missing_ok=True)
     return synthetic
+
+
+def _kept(path: Path) -> Synthetic | None:
+    """Return what the cache has; None if nothing, or if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return Synthetic.load(path)
+    except UserError as error:
+        warnings.warn(f"{error}; it is made anew", stacklevel=3)
+        return None
 
 
 def _made(bench: Bench, run: Run, what: dict[str, object], folder: Path, label: str) -> Synthetic:

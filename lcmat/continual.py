@@ -129,8 +129,9 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], fill: Fill) -> di
 def _filled(bench: Bench, run: Run, classes: list[int], fill: Fill) -> Memory:
     """Return the memory of a step's classes, with labels and positions of the whole dataset."""
     own, positions = step_bench(bench, classes)
-    size = None if run.method.everything else bench.settings.memory_per_class * len(classes)
-    memory = fill(own, replace(run, fraction=1.0 if size is None else None, budget=size))
+    size = {"budget": bench.settings.memory_per_class * len(classes), "per_class": bench.settings.memory_per_class}
+    whole = {"fraction": 1.0, "budget": None, "per_class": None}
+    memory = fill(own, replace(run, **{"fraction": None, **(whole if run.method.everything else size)}))
     labels = torch.tensor(classes, device=memory.split.labels.device)[memory.split.labels]
     indices = None if memory.indices is None else positions.cpu()[memory.indices]
     return replace(memory, split=replace(memory.split, labels=labels), indices=indices)

@@ -54,6 +54,7 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
         "selection": run.method.name,
         "fraction": run.budget / training_size if fraction is None else fraction,
         "budget": None if run.method.everything else run.budget,
+        **_evenness(bench, run),
         "balance": settings.balance,
         "options": run.method.resolved(*head_size, options_of(settings, run.method)),
         "selection_network": selection_configuration(bench, run),
@@ -66,6 +67,26 @@ def configuration(bench: Bench, run: Run) -> dict[str, object]:
         **condensation_run.evaluations_of(settings),
         **continual.extra(settings),
     }
+
+
+def size_of(bench: Bench, run: Run) -> dict[str, object]:
+    """Return the fraction or budget of a selection as `select_with` takes it: class by class for --ipc."""
+    if run.fraction is not None:
+        return {"fraction": run.fraction}
+    if run.per_class is None or not bench.settings.balance:
+        return {"budget": run.budget}
+    counts = torch.bincount(bench.part(run)[1].labels.cpu(), minlength=bench.dataset.num_classes)
+    return {"budget": [run.per_class * int(count > 0) for count in counts]}  # an empty class has nothing to choose
+
+
+def _evenness(bench: Bench, run: Run) -> dict[str, int]:
+    """Return what a configuration says of --ipc: nothing where sharing in proportion comes to the same."""
+    size = size_of(bench, run)
+    if run.method.everything or not isinstance(size.get("budget"), list):
+        return {}
+    counts = torch.bincount(bench.part(run)[1].labels.cpu(), minlength=bench.dataset.num_classes).numpy()
+    same = run.budget <= counts.sum() and class_budgets(counts, budget=run.budget).tolist() == size["budget"]
+    return {} if same else {"per_class": run.per_class}
 
 
 def check_options(settings: Settings, methods: list[Method], given: list[str]) -> None:
@@ -137,7 +158,7 @@ def _check_size(bench: Bench, run: Run) -> None:
     _, split = bench.part(run)
     sizes = torch.bincount(split.labels.cpu(), minlength=bench.dataset.num_classes).numpy()
     sizes = sizes if bench.settings.balance else sizes.sum(keepdims=True)
-    if class_budgets(sizes, fraction=run.fraction, budget=run.budget).sum() < 2:
+    if class_budgets(sizes, **size_of(bench, run)).sum() < 2:
         raise UserError("one sample is too few to train on (BatchNorm); raise --fraction or --budget")
 
 
@@ -291,10 +312,10 @@ def _select(bench: Bench, run: Run, signals: Signals, context: Context | None, c
     if context is not None and run.method.nested:
         # Networks run for these picks: one order of everything, which costs no more, serves all sizes.
         order, seconds = order_of(bench, run, signals, how, means)
-        subset = order.prefix(run.fraction, budget=run.budget)
+        subset = order.prefix(**size_of(bench, run))
     else:
         started = time.monotonic()
-        subset = select_with(run.method, signals, fraction=run.fraction, budget=run.budget, **how, **means)
+        subset = select_with(run.method, signals, **size_of(bench, run), **how, **means)
         seconds = time.monotonic() - started
     positions, _ = bench.part(run)
     return replace(subset, indices=positions.numpy()[subset.indices]), seconds

@@ -17,19 +17,22 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lcmat import experiment, provision, records
+from lcmat.errors import UserError
 from lcmat.planning import Job
+from lcmat.training import DivergedError
 
 # Seconds between looks at what other processes work on.
 PATIENCE = 2.0
 
 
-def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[dict]:
-    """Do all jobs that are not recorded yet and return the records of all, in order.
+def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> tuple[list[dict], dict[int, DivergedError]]:
+    """Do all jobs that are not recorded yet; return the records, in order, and by number what diverged.
 
     Runs that other processes work on are waited for. tell(number, job, record, known) is called when the record of job
-    `number` (from 0) is there; `known`: it was not made here.
+    `number` (from 0) is there; `known`: it was not made here. A run that diverges is left out, with a line on stderr.
     """
     found: dict[int, dict] = {}
+    failed: dict[int, DivergedError] = {}
     pending = dict(enumerate(jobs))
     waiting = False
     while pending:
@@ -42,7 +45,13 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[
                     if mine:
                         record = _recorded(job)  # another may just have finished it
                         known = record is not None
-                        record = record or experiment.run_one(job.bench, job.run)
+                        try:
+                            record = record or experiment.run_one(job.bench, job.run)
+                        except DivergedError as error:
+                            failed[number] = error
+                            del pending[number]
+                            if len(jobs) > 1:
+                                print(f"no record of {in_brief(job)}: {error}", file=sys.stderr)
             if record is not None:
                 found[number] = record
                 del pending[number]
@@ -52,7 +61,22 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> list[
                 print(f"waiting for {len(pending)} runs that other processes work on", file=sys.stderr)
             waiting = True
             time.sleep(PATIENCE)
-    return [found[number] for number in range(len(jobs))]
+    return [found[number] for number in sorted(found)], failed
+
+
+def complain(jobs: list[Job], failed: dict[int, DivergedError]) -> None:
+    """Raise UserError if any of the jobs diverged: what is written without them is not all that was asked for."""
+    if failed:
+        number, error = next(iter(failed.items()))
+        if len(jobs) == 1:
+            raise error
+        others = f" and {len(failed) - 1} more of {len(jobs)} runs" if len(failed) > 1 else ""
+        raise UserError(f"{in_brief(jobs[number])}{others} diverged and have no record; the first: {error}")
+
+
+def in_brief(job: Job) -> str:
+    """Return which run a job is, in words."""
+    return f"{job.config['selection']} fraction {job.config['fraction']:g} seed {job.run.seed}"
 
 
 def _recorded(job: Job) -> dict | None:
@@ -83,9 +107,11 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
 
     Training is taken to grow with images times epochs, plus the images tested at a third of that; the network that
     selects, with its epochs; once for each network. Known runs count if dataset, networks and precision agree.
+    Selection and condensation take what they took with the same method, options and size.
     """
     speeds: dict[tuple, list[float]] = {}
     pretraining: dict[tuple, list[float]] = {}
+    choosing: dict[tuple, list[float]] = {}
     for record in known:
         config = record["config"]
         if config.get("training") and record["seconds"].get("train"):
@@ -94,12 +120,17 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
         network = config.get("selection_network") or {}
         if "epochs" in network and record["seconds"].get("pretrain"):
             pretraining.setdefault(_origin(config), []).append(record["seconds"]["pretrain"] / network["epochs"])
+        choosing.setdefault(_choice(config), []).append(record["seconds"].get("select", 0.0))
     total, unknown, networks = 0.0, 0, set()
+    made = {record["config"]["condensing"] for record in known if "condensing" in record["config"]}
     for job in jobs:
         config, bench = job.config, job.bench
         size = max(1, round(config["fraction"] * len(bench.part(job.run)[0])))
         speed = speeds.get(_kind(config))
-        unknown += speed is None
+        choice, images = choosing.get(_choice(config)), config.get("condensing")
+        unknown += speed is None or (choice is None and images is not None and images not in made)
+        total += 0.0 if images in made else statistics.median(choice or [0.0])
+        made |= {images} - {None}
         total += statistics.median(speed) * _load(size, config, len(bench.dataset.test)) if speed else 0.0
         for selector in provision.selectors(bench, job.run):
             key = provision.cache_key(bench, selector)
@@ -120,6 +151,11 @@ def _kind(config: dict) -> tuple:
     return (*_place(config), config["test_model"])
 
 
+def _choice(config: dict) -> tuple:
+    options = repr(sorted(config.get("options", {}).items()))
+    return (*_place(config), config["selection"], config["fraction"], options)
+
+
 def _origin(config: dict) -> tuple:
     network = config["selection_network"]
     return (*_place(config), network.get("model"))
@@ -132,6 +168,7 @@ def _place(config: dict) -> tuple:
 def _load(size: int, config: dict, test_images: int) -> float:
     epochs, interval = config["training"]["epochs"], config.get("test_interval", 0)
     tests = 1 + (epochs - 1) // interval if interval else 1
+    size *= config.get("options", {}).get("factor", 1) ** 2  # each image holds so many
     one = size * epochs + tests * test_images * config.get("test_fraction", 1.0) / 3
     return config.get("evaluations", 1) * one
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from lcmat.class_statistics import Statistics
 from lcmat.matching import Matching
 from lcmat.siamese import Draw, applied
-from lcmat.synthetic import decoded
 
 # Pixels (of one channel) that pass through the network at once: on a CPU 16 images of 32×32, on a GPU 1024.
 PIXELS = {"cpu": 16 * 32**2, "other": 1024 * 32**2}
@@ -70,8 +69,8 @@ def matching_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Return the matching loss, summed over the classes, and its gradient in the synthetic images (m, c, h, w).
 
-    to_inputs: how stored images, decoded, become what the network reads. spread: maps a function over lists, perhaps
-    in threads (`spreading`). network: in evaluation mode; no image's output may depend on other images.
+    to_inputs: what the network reads of stored images, `factor`² inputs for each. spread: maps a function over lists,
+    perhaps in threads (`spreading`). network: in evaluation mode; no image's output may depend on other images.
     """
     limit = limit or limits(images.device, images.shape[1:])
     work = partial(_unit_gradient, _Step(network, matching, to_inputs, factor), images, limit)
@@ -137,7 +136,7 @@ class _Step:
     def of_synthetic(self, unit: list[Pair], stored: list[Tensor], graph: bool) -> Statistics:
         """Return the statistics of some stored images of each class."""
         parts = zip(stored, unit, strict=True)
-        inputs = [applied(self.to_inputs(decoded(part, self.factor)), pair.draw) for part, pair in parts]
+        inputs = [applied(self.to_inputs(part), pair.draw) for part, pair in parts]
         return self._statistics(unit, inputs, [self.factor**2 * pair.stored for pair in unit], graph)
 
     def _statistics(self, unit: list[Pair], inputs: list[Tensor], totals: list[int], graph: bool) -> Statistics:

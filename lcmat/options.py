@@ -148,7 +148,7 @@ def _add_selection(group) -> None:
         **INT,
         help="numbers of samples, in place of --fraction; to LBCS, where it starts",
     )
-    add("--ipc", action=OneOfTwo, other="fraction budget", nargs="+", **INT, help="images of each class, likewise")
+    add("--ipc", action=OneOfTwo, other="fraction budget", nargs="+", **INT, help="so many images of each class")
     add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
     add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")

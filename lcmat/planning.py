@@ -72,10 +72,8 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     for args, of_args in zip(several, chosen, strict=True):
         bench = _bench(args, rooms, benches)
         if bench.settings.steps is not None:
-            args.budget = [bench.settings.memory_per_class * bench.dataset.num_classes]
-        if args.ipc:
-            args.budget = [count * bench.dataset.num_classes for count in args.ipc]
-        runs = runs_of(args, of_args)
+            args.ipc = [bench.settings.memory_per_class]
+        runs = runs_of(args, of_args, bench.dataset.num_classes)
         experiment.check(bench, runs)
         for job in (Job(bench, run) for run in runs):
             jobs.setdefault(repr(sorted(job.config.items(), key=lambda item: item[0])), job)
@@ -95,7 +93,7 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     else:
         names = [one for name in methods_of(args) for one in _expanded(name, rooms)]
         chosen = [rooms.method(name) for name in names]
-    _suit_condensation(args, any(isinstance(method, Condenser) for method in chosen))
+    _suit_condensation(args, chosen)
     _suit_continual(args)
     settings = settings_of(args)
     experiment.check_options(settings, chosen, list(options_of(args)))
@@ -103,8 +101,12 @@ def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
     return [method.under(experiment.options_of(settings, method)) for method in chosen]
 
 
-def _suit_condensation(args: argparse.Namespace, condensing: bool) -> None:
+def _suit_condensation(args: argparse.Namespace, chosen: list[Method | Condenser]) -> None:
     """Let all runs be evaluated alike where some are of condensation, and refuse what images and signals lack."""
+    condensing = any(isinstance(method, Condenser) for method in chosen)
+    if args.factor > 1 and not any("factor" in method.options for method in chosen):
+        names = ", ".join(method.name for method in chosen)
+        raise UserError(f"--factor is for methods that store several images in one, and {names} cannot; leave it out")
     if args.signals and (condensing or args.ipc):
         raise UserError("--signals hold no images: condensation and --ipc need a --dataset")
     if condensing and (args.select_only or args.export):
@@ -155,10 +157,15 @@ def set_threads(several: list[argparse.Namespace]) -> None:
         torch.set_num_threads(max(wanted))
 
 
-def runs_of(args: argparse.Namespace, chosen: list[Method | Condenser]) -> list[Run]:
-    """Return the runs that a command line asks for, in order."""
+def runs_of(args: argparse.Namespace, chosen: list[Method | Condenser], classes: int = 0) -> list[Run]:
+    """Return the runs that a command line asks for, in order; `classes` is read for --ipc alone."""
     networks = getattr(args, "test_models", None) or (args.model, *args.cross)
-    sizes = [{"budget": n} for n in args.budget] if args.budget else [{"fraction": f} for f in args.fraction or [0.1]]
+    if args.ipc:
+        sizes = [{"budget": count * classes, "per_class": count} for count in args.ipc]
+    elif args.budget:
+        sizes = [{"budget": count} for count in args.budget]
+    else:
+        sizes = [{"fraction": fraction} for fraction in args.fraction or [0.1]]
     runs = [
         Run(method, seed, test_model=model, **size)
         for seed in args.seed  # outermost: one network and its signals serve all methods and fractions

@@ -11,7 +11,7 @@ import itertools
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,7 +155,7 @@ def cross(found: Found) -> list[Path]:
         f"each network trained on the same subsets, mean ± standard deviation over seeds. Best of a column and "
         f"fraction in bold, second underlined.\n\n{markdown(header, shown)}\n"
         "Each cell: final and best accuracy, the difference from Uniform seed by seed (95% interval), and the "
-        "published best over all epochs.\n\n"
+        f"published accuracy{said_of(c.published for c in cells.values() if c)}.\n\n"
     )
     columns = ["Fraction", "Method", "Network", "Seeds", "Final", "Best", "Final − Uniform", "Published"]
     names = ["fraction", "method", "network", "n", "final_mean", "final_std", "best_mean", "best_std"]
@@ -165,6 +165,13 @@ def cross(found: Found) -> list[Path]:
     write_text(paths[1], _csv(names, numbers))
     write_text(paths[2], latex(header, typeset, texts=2))
     return paths
+
+
+def said_of(published: Iterable[tables.Published | None]) -> str:
+    """Say which of an epoch's accuracies published figures are, if there are any."""
+    kinds = {figure.last for figure in published if figure is not None}
+    words = {True: "after the last epoch", False: "best over all epochs"}
+    return "".join(f" ({words[kind]})" for kind in kinds) if len(kinds) == 1 else ""
 
 
 def heatmap(found: Found) -> list[Path]:

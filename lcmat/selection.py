@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -169,7 +169,7 @@ class Subset:
         last = self.rank == np.bincount(self._groups())[self._groups()] - 1
         return float(self.costs[last].sum())
 
-    def prefix(self, fraction: float | None = None, *, budget: int | None = None) -> Subset:
+    def prefix(self, fraction: float | None = None, *, budget: int | Sequence[int] | None = None) -> Subset:
         """Return the selection for a smaller fraction or budget, class by class, of a method whose picks are nested.
 
         Raises UserError if picks of the method are not nested, or if this subset holds too few samples.
@@ -180,7 +180,7 @@ class Subset:
         wanted = class_budgets(sizes, fraction=fraction, budget=budget)
         have = np.bincount(self._groups(), minlength=len(wanted))
         if (wanted > have).any():
-            what = f"a fraction of {fraction:g}" if budget is None else f"a budget of {budget}"
+            what = f"a fraction of {fraction:g}" if budget is None else f"a budget of {int(wanted.sum())}"
             raise UserError(f"this subset of {len(self)} samples is smaller than {what}")
         return self._keep(self.rank < wanted[self._groups()])
 
@@ -230,7 +230,7 @@ def select_with(
     signals: Signals,
     *,
     fraction: float | None = None,
-    budget: int | None = None,
+    budget: int | Sequence[int] | None = None,
     balanced: bool = True,
     seed: int = 0,
     context: Context | None = None,
@@ -293,16 +293,21 @@ def _validation_of(signals: Signals, label: int) -> Signals:
     return signals.validation[own]
 
 
-def class_budgets(sizes: np.ndarray, *, fraction: float | None = None, budget: int | None = None) -> np.ndarray:
+def class_budgets(
+    sizes: np.ndarray, *, fraction: float | None = None, budget: int | Sequence[int] | None = None
+) -> np.ndarray:
     """Return how many samples to take of each class.
 
     A fraction f takes max(1, round(f · n_c)) of each class that has samples, with Python's rounding, and warns where
     that raises a share that rounds to nothing. A budget is met exactly and shared in proportion to the class sizes
-    (largest remainders), at least one each. Raises UserError for anything impossible, or unless just one is given.
+    (largest remainders), at least one each; or it is given class by class. Raises UserError for anything impossible,
+    or unless just one is given.
     """
     sizes = np.asarray(sizes, dtype=np.int64)
     if (fraction is None) == (budget is None):
         raise UserError("give either a fraction or a budget")
+    if isinstance(budget, Sequence | np.ndarray) and not isinstance(budget, str):
+        return _of_each(sizes, budget)
     if fraction is not None:
         check_fraction(fraction)
         raised = int(((sizes > 0) & (np.round(fraction * sizes) == 0)).sum())
@@ -322,6 +327,18 @@ def class_budgets(sizes: np.ndarray, *, fraction: float | None = None, budget: i
             f"a budget of {budget} cannot hold one sample of each of {nonempty} classes; raise it or select unbalanced"
         )
     return _apportion(sizes, budget)
+
+
+def _of_each(sizes: np.ndarray, budgets: Sequence[int]) -> np.ndarray:
+    """Check and return a budget that is given class by class."""
+    if len(budgets) != len(sizes):
+        raise UserError(f"the budget has {len(budgets)} numbers for {len(sizes)} classes; give one for each, or a sum")
+    for label, (size, budget) in enumerate(zip(sizes.tolist(), budgets, strict=True)):
+        if not isinstance(budget, Integral) or not 0 <= budget <= size:
+            raise UserError(f"{budget!r} samples are asked for of class {label}, which has {size}; ask for fewer")
+    if not sum(budgets):
+        raise UserError("the budget is 0 for every class; ask for a sample at least")
+    return np.array(budgets, dtype=np.int64)
 
 
 def _apportion(sizes: np.ndarray, budget: int) -> np.ndarray:

@@ -77,7 +77,8 @@ def decoded(images: Tensor, factor: int) -> Tensor:
     """Return the factor² images that each of `images` (m, c, h, w) holds, (m · factor², c, h, w).
 
     IDC (Kim et al., ICML 2022): cut into factor × factor patches, each upsampled bilinearly to the whole size, all
-    first patches before all second ones; a size that factor does not divide is padded with grey. As products with
+    first patches before all second ones; a size that factor does not divide is padded with grey, so that images must be
+    on the scale of pixels. As products with
     matrices: on a GPU the gradient of torch's interpolation is summed in any order.
     """
     if factor == 1:

@@ -209,6 +209,8 @@ def _network(record: dict) -> str:
 def _choices(record: dict) -> str:
     """Return the options of the record's method, and how many networks of its own it trained for how long."""
     options = dict(record["config"].get("options", {}))
+    if "per_class" in record["config"]:  # others of this size were shared out in proportion to the classes
+        options |= {"of each class": record["config"]["per_class"]}
     several = (record["config"].get("selection_network") or {}).get("initialisations")
     if several:
         options |= {"initialisations": several["count"], "epochs of each": several["epochs"]}
@@ -267,9 +269,8 @@ def are_several(by_fraction: dict[float, set[str]]) -> bool:
 
 def row_name(record: dict, several: bool) -> str:
     """Return the name of a record's row: its method, with its options where the method has several sets of them."""
-    if not several:
-        return record["selection"]
-    return f"{record['selection']} ({_named(json.loads(_choices(record)))})"
+    options = _named(json.loads(_choices(record))) if several else ""
+    return f"{record['selection']} ({options})" if options else record["selection"]
 
 
 def _named(options: dict) -> str:

@@ -5,6 +5,7 @@ To add one, write a file here that makes a `Method` or a `Condenser`: every modu
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 
 from lcmat.condensation import Condenser
 from lcmat.context import Context
@@ -52,7 +53,7 @@ def select(
     method: str = "LCMat-S",
     *,
     fraction: float | None = None,
-    budget: int | None = None,
+    budget: int | Sequence[int] | None = None,
     balanced: bool = True,
     seed: int = 0,
     context: Context | None = None,
@@ -62,7 +63,8 @@ def select(
     """Select a subset of the n samples that `signals` describe.
 
     Give either `fraction`, in (0, 1], or `budget`, the number of samples. `balanced` selects class by class:
-    max(1, round(fraction · n_c)) of each class, or the budget shared in proportion to the class sizes. `seed` decides
+    max(1, round(fraction · n_c)) of each class, or the budget shared in proportion to the class sizes, or a budget that
+    is given as one number for each class. `seed` decides
     all that is random in the method. `options` are the method's own, such as rho, K and weights of LCMat-S; they are
     listed in methods/README.md. `context` holds the images and networks for the methods that need more than signals.
     `memory` bounds what is kept that could also be formed again, such as matrices of distances: bytes, or "4GB"; by

@@ -13,6 +13,7 @@ from lcmat.synthetic import INITIALISATIONS, Synthetic, drawn_from_classes, init
 
 # Variances of weights and biases, those of the published code: W_std = √2, b_std = 0.1.
 WEIGHT_VARIANCE, BIAS_VARIANCE = 2.0, 0.01
+PIECE = 2**21  # entries of the kernel between targets and images that are formed at once: 16 MB, a few times over
 
 
 def kip(
@@ -44,8 +45,7 @@ def kip(
         index = torch.cat(drawn_from_classes(task.positions, sizes, draw))
         y = centred(task.split.labels[index.to(task.split.labels.device)].to(device), classes)
         x = room.normalised(read(task.split, index).to(device).double()).flatten(1)
-        loss = regression_loss(images.flatten(1), y_synthetic, x, y, depth, regularisation)
-        return loss, torch.autograd.grad(loss, images)[0]
+        return loss_and_gradient(images.detach(), y_synthetic, x, y, depth, regularisation)
 
     optimizer = torch.optim.Adam([images], lr=image_lr)
     return Learning(task, room, labels, images, optimizer, iterations).run(gradient)
@@ -56,18 +56,36 @@ def centred(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels, classes).double() - 1 / classes
 
 
-def regression_loss(
-    support: Tensor, y_support: Tensor, x: Tensor, y: Tensor, depth: int, regularisation: float
-) -> Tensor:
-    """Return ½ mean (y − prediction)² of kernel ridge regression from the support (m, d) to x (n, d); y (n, C).
+def loss_and_gradient(
+    images: Tensor, y_images: Tensor, x: Tensor, y: Tensor, depth: int, regularisation: float
+) -> tuple[Tensor, Tensor]:
+    """Return ½ mean (y − prediction)² of kernel ridge regression from images (m, …) to x (n, d), and its gradient.
 
-    NaN if the kernel matrix is singular all the same.
+    The targets y (n, C) come in pieces: what is kept for the gradient grows with m² and not with m · n. NaN if the
+    kernel matrix is singular in spite of the ridge.
     """
+    images = images.clone().requires_grad_()
+    support = images.flatten(1)
+    coefficients = ridge_coefficients(support, y_images, depth, regularisation)
+    leaf = coefficients.detach().requires_grad_()
+    total, slopes = 0.0, (torch.zeros_like(support), torch.zeros_like(leaf))
+    rows = max(1, PIECE // len(support))
+    for some, wanted in zip(x.split(rows), y.split(rows), strict=True):
+        own = support.detach().requires_grad_()
+        loss = 0.5 * (ntk(some, own, depth) @ leaf - wanted).square().sum() / y.numel()
+        total = total + loss.detach()
+        slopes = [a + b for a, b in zip(slopes, torch.autograd.grad(loss, (own, leaf)), strict=True)]
+    (gradient,) = torch.autograd.grad((support, coefficients), images, slopes)
+    return total, gradient
+
+
+def ridge_coefficients(support: Tensor, y: Tensor, depth: int, regularisation: float) -> Tensor:
+    """Return (k_SS + ε tr(k_SS)/n I)⁻¹ y for the support (m, d) and y (m, C); NaN if that cannot be had."""
     kernel = ntk(support, support, depth)
     ridge = regularisation * kernel.trace() / len(kernel)
-    factor, failed = torch.linalg.cholesky_ex(kernel + ridge * torch.eye(len(kernel), dtype=x.dtype, device=x.device))
-    prediction = ntk(x, support, depth) @ torch.cholesky_solve(y_support, factor)
-    return torch.where(failed > 0, math.nan, 0.5 * (prediction - y).square().mean())
+    unit = torch.eye(len(kernel), dtype=kernel.dtype, device=kernel.device)
+    factor, failed = torch.linalg.cholesky_ex(kernel + ridge * unit)
+    return torch.where(failed > 0, math.nan, torch.cholesky_solve(y, factor))
 
 
 def ntk(x: Tensor, z: Tensor, depth: int) -> Tensor:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import cross_network_generalization as script
 from lcmat import options
 from lcmat.errors import UserError
 from lcmat.given import read_subset
 from lcmat.selection import Subset
+from lcmat.synthetic import Synthetic
 
 QUICK = ["--dataset", "digits", "--model", "MLP", "--selection_epochs", "2", "--epochs", "3", "--batch", "20"]
 QUICK += ["--test_interval", "0", "--test_models", "mlp", "LeNet"]
@@ -44,6 +46,26 @@ def test_each_network_is_trained_on_the_same_subset_and_tabulated(
     assert (tmp_path / "result/tables/cross-digits-MLP.tex").exists()
     assert call(tmp_path, "--selection", "LCMat-S", "--fraction", "0.05") == 0
     assert capsys.readouterr().out.count("already recorded") == 2
+
+
+def test_networks_are_trained_on_the_same_synthetic_images(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """As Table 5 takes them: learned under one network, and once."""
+    words = ["--selection", "DM", "RandomReal", "--ipc", "2", "--option", "DM.iterations=3", "DM.batch=4"]
+    assert call(tmp_path, *words) == 0
+    found = records(tmp_path)
+    assert len(found) == 4
+    for method in ("DM", "RandomReal"):
+        pair = [r for r in found if r["selection"] == method]
+        assert {r["test_model"] for r in pair} == {"MLP", "LeNet"}
+        first, second = (Synthetic.load(tmp_path / "result/digits-MLP" / method / r["synthetic"]) for r in pair)
+        assert torch.equal(first.images, second.images)
+        assert first.labels.tolist() == [label for label in range(10) for _ in range(2)]
+    assert len(list((tmp_path / "cache/synthetic").glob("*.pt"))) == 2
+    rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| 1.542%")]
+    assert rows == ["DM", "RandomReal", "DM", "DM", "RandomReal", "RandomReal"]  # and each cell by itself
+    assert call(tmp_path, *words, "--test_models", "SVHN-CNN") == 0
+    assert {r["test_model"] for r in records(tmp_path)} == {"MLP", "LeNet", "SVHN-CNN"}
+    assert len(list((tmp_path / "cache/synthetic").glob("*.pt"))) == 2
 
 
 @pytest.mark.parametrize("kind", ["text", "npz", "recorded"])

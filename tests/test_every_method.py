@@ -319,6 +319,19 @@ def test_budgets_are_exact(method: str, sizes: list[int], balanced: bool) -> Non
 
 
 @every_method
+def test_a_budget_for_each_class(method: str) -> None:
+    """As many of each as asked for, whatever the sizes; of some classes none."""
+    problem = make([12, 9, 0, 5, 4])
+    for budget in ([3, 3, 0, 3, 3], [1, 0, 0, 5, 2]):
+        subset = chosen(method, problem, budget=budget)
+        counts = np.bincount(subset.classes, minlength=5).tolist()
+        if method == "LBCS":  # it starts so, and goes where the loss is smaller
+            assert sum(counts) <= sum(budget)
+        else:
+            assert counts == ([12, 9, 0, 5, 4] if method == "Full" else budget)
+
+
+@every_method
 @both
 @pytest.mark.parametrize("classes", [1, 2, 5])
 def test_a_single_sample(method: str, classes: int, balanced: bool) -> None:

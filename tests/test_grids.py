@@ -344,10 +344,35 @@ def test_estimate_scales_with_images_and_epochs(undisturbed: Path) -> None:
     known = [json.loads(p.read_text()) for p in jobs.record_paths(planned)]
     for record in known:
         record["seconds"]["train"] = record["subset_size"] * 40 + 500 / 3  # a second for each image and epoch
+        record["seconds"]["select"] = len(record["selection"]) + record["fraction"]  # of method and size
     seconds, unknown = jobs.estimate(planned, known)
     assert unknown == 0
-    assert seconds == pytest.approx(sum(record["seconds"]["train"] for record in known), rel=1e-6)
+    expected = sum(record["seconds"]["train"] + record["seconds"]["select"] for record in known)
+    assert seconds == pytest.approx(expected, rel=1e-6)
     assert jobs.estimate(planned, []) == (0.0, len(planned))
+
+
+def test_estimate_of_condensation(tmp_path: Path) -> None:
+    """Images are learned once for all networks, not again where they are recorded; each holds factor² of them."""
+    text = """
+title: Condensation
+runs: {dataset: digits, model: MLP, cross: [LeNet], selection: [DM], factor: 2, ipc: [1], seed: [0, 1], epochs: 40}
+vary: {test_interval: [0]}
+report: [accuracy]
+"""
+    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, ROOMS)
+    one, images = 10 * 4 * 40 + 500 / 3, 1000.0  # a second for each image and epoch, and the test
+    known = [
+        {"dataset": "digits", "subset_size": 10, "seconds": {"train": one, "select": images}, "config": job.config}
+        for job in planned
+        if job.run.seed == 0
+    ]
+    assert jobs.estimate(planned[:2], known) == (pytest.approx(2 * one), 0)
+    assert jobs.estimate(planned, known) == (pytest.approx(4 * one + images), 0)
+    assert jobs.estimate(planned, known[:1])[1] == 2  # of LeNet nothing is known
+    for record in known:
+        record["config"] = {**record["config"], "selection": "DC"}
+    assert jobs.estimate(planned, known) == (pytest.approx(4 * one), 1)  # nothing of DM, but seed 0's images are there
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (12_000, "3 h 20 min")])

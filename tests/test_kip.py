@@ -113,16 +113,30 @@ def test_gradients_of_the_kernel(depth: int) -> None:
 
 def test_gradient_of_the_loss_is_finite_and_right() -> None:
     """Also where every image meets itself, at correlation 1; against finite differences."""
-    support, targets = points(6).requires_grad_(), points(9, seed=1)
+    support, targets = points(6), points(9, seed=1)
     y_support, y = (kip.centred(torch.arange(n) % 3, 3) for n in (6, 9))
-    loss = kip.regression_loss(support, y_support, targets, y, 1, 1e-6)
-    (gradient,) = torch.autograd.grad(loss, support)
+    _, gradient = kip.loss_and_gradient(support, y_support, targets, y, 1, 1e-6)
     direction = points(6, seed=2)
     high, low = (
-        float(kip.regression_loss(support.detach() + t * direction, y_support, targets, y, 1, 1e-6))
-        for t in (1e-6, -1e-6)
+        float(kip.loss_and_gradient(support + t * direction, y_support, targets, y, 1, 1e-6)[0]) for t in (1e-6, -1e-6)
     )
     assert float((gradient * direction).sum()) == pytest.approx((high - low) / 2e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("piece", [1, 12, 30])
+def test_targets_in_pieces_give_the_same(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one, two by two and five and four; of kernels between targets and images none is larger."""
+    support, targets = points(6), points(9, seed=1)
+    y_support, y = (kip.centred(torch.arange(n) % 3, 3) for n in (6, 9))
+    whole = kip.loss_and_gradient(support, y_support, targets, y, 2, 1e-3)
+    shapes, ntk = [], kip.ntk
+    monkeypatch.setattr(kip, "PIECE", piece)
+    monkeypatch.setattr(kip, "ntk", lambda x, z, depth: shapes.append((len(x), len(z))) or ntk(x, z, depth))
+    parts = kip.loss_and_gradient(support, y_support, targets, y, 2, 1e-3)
+    assert shapes[0] == (6, 6)
+    assert [n for n, _ in shapes[1:]] == {1: [1] * 9, 12: [2, 2, 2, 2, 1], 30: [5, 4]}[piece]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_loss_is_that_of_kernel_ridge_regression() -> None:
@@ -134,7 +148,7 @@ def test_loss_is_that_of_kernel_ridge_regression() -> None:
     y_s, y_t = (np.eye(3)[label.numpy()] - 1 / 3 for label in labels)
     prediction = k_ts @ np.linalg.inv(k_ss + ridge * np.eye(6)) @ y_s
     expected = 0.5 * ((prediction - y_t) ** 2).mean()
-    found = kip.regression_loss(support, kip.centred(labels[0], 3), targets, kip.centred(labels[1], 3), 1, 1e-2)
+    found, _ = kip.loss_and_gradient(support, kip.centred(labels[0], 3), targets, kip.centred(labels[1], 3), 1, 1e-2)
     assert float(found) == pytest.approx(expected, rel=1e-9)
 
 
@@ -207,7 +221,8 @@ def test_a_singular_kernel_or_wild_rate_stops_the_run(digits: Dataset, compute: 
         kip.kip(task(digits, compute), iterations=10, targets=100, image_lr=1e6)
     zero = torch.zeros(3, 4, dtype=torch.float64)
     y = kip.centred(torch.arange(3), 3)
-    assert math.isnan(float(kip.regression_loss(zero, y, points(5, 4), kip.centred(torch.arange(5) % 3, 3), 1, 1e-30)))
+    loss, _ = kip.loss_and_gradient(zero, y, points(5, 4), kip.centred(torch.arange(5) % 3, 3), 1, 1e-30)
+    assert math.isnan(float(loss))
 
 
 @pytest.mark.parametrize(

@@ -374,6 +374,32 @@ def test_impossible_budget_is_refused(method: str, budget: int, balanced: bool) 
         select(with_sizes([50, 30, 20, 7]).signals, method, budget=budget, balanced=balanced)
 
 
+def test_a_budget_for_each_class_picks_what_its_classes_alone_do() -> None:
+    problem = with_sizes([40, 20])
+    subset = select(problem.signals, budget=(4, 9))
+    oracles.check_selection(problem.parts(), subset.indices, [4, 9])
+    assert equal(select(problem.signals, budget=np.array([6, 9])).prefix(budget=[4, 9]), subset)
+    with pytest.raises(UserError, match="this subset of 13 samples is smaller than a budget of 14"):
+        subset.prefix(budget=[4, 10])
+
+
+@pytest.mark.parametrize(
+    ("budget", "balanced", "message"),
+    [
+        ([4], True, "1 numbers for 2 classes"),
+        ([4, 21], True, "21 samples are asked for of class 1, which has 20"),
+        ([4, -1], True, "-1 samples are asked for of class 1"),
+        ([4, 1.5], True, "1.5 samples are asked for of class 1"),
+        ([0, 0], True, "0 for every class"),
+        ([4, 9], False, "2 numbers for 1 classes; give one for each, or a sum"),
+        ("49", True, "whole number of samples, not '49'"),
+    ],
+)
+def test_impossible_budgets_for_each_class_are_refused(budget: object, balanced: bool, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        select(with_sizes([40, 20]).signals, budget=budget, balanced=balanced)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_budget_below_one_a_class_is_refused_only_when_balanced(method: str) -> None:
     signals = with_sizes([50, 30, 20, 7]).signals

@@ -410,7 +410,8 @@ def test_a_step_with_several_images_stored_in_one(matching, way: str) -> None:
     images, pairs = problem(IDC_MATCHING)
     x = images.clone().requires_grad_()
     expected = plain_loss(network, matching, x, pairs, factor=2)
-    loss, gradient = matching_gradient(network, matching, images, pairs, lambda x: x, factor=2, limit=WAYS[way])
+    decode = partial(decoded, factor=2)
+    loss, gradient = matching_gradient(network, matching, images, pairs, decode, factor=2, limit=WAYS[way])
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0])
 
@@ -446,18 +447,21 @@ def test_threads_give_the_same_step_bit_for_bit() -> None:
 
 
 def test_the_graph_does_not_grow_with_the_images() -> None:
-    """No pass holds more images than the limit, however many a class has."""
-    seen = []
+    """No pass holds more images than the limit, however many a class has, and none more in the graph than its limit."""
+    seen, in_graph = [], []
 
     class Counting(Tiny):
         def embed(self, x: Tensor) -> Tensor:
-            seen.append(len(x))
+            (in_graph if x.requires_grad else seen).append(len(x))
             return super().embed(x)
 
     network = seeded(Counting)
     images, pairs = problem(stored=(40, 1, 30), real=(70, 4, 6))
     matching_gradient(network, MATCHINGS["curvature"], images, pairs, lambda x: x, limit=Limits(16, 8, together=True))
     assert max(seen) <= 16
+    assert sum(seen) == 70 + 4 + 6 + 40 + 30  # the statistics of synthetic classes that do not fit, before the gradient
+    assert max(in_graph) <= 8
+    assert sum(in_graph) == 40 + 1 + 30
     assert limits(torch.device("cpu"), (3, 32, 32)) == Limits(16, 128, together=False)
     assert limits(torch.device("cpu"), (1, 8, 8)).images == 256
     assert limits(torch.device("cuda"), (3, 32, 32)) == Limits(1024, 1024, together=True)

@@ -11,6 +11,7 @@ from lcmat import grids, jobs, options, planning, records, reports
 from lcmat.commands._rooms import ROOMS
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
+from lcmat.training import DivergedError
 
 
 def main(argv: list[str]) -> int:
@@ -35,10 +36,10 @@ def main(argv: list[str]) -> int:
     _announce(grid, planned, [record for known, _ in found for record in known])
     if grid.lines[0].plan:
         return 0
-    if not grid.lines[0].report:
-        _work(planned)
+    failed = {} if grid.lines[0].report else _work(planned)
     paths = reports.write(grid, planned, save_path)
     print("\n" + "\n".join(str(path) for path in paths))
+    jobs.complain(planned, failed)
     return 0
 
 
@@ -60,8 +61,8 @@ def _announce(grid: grids.Grid, planned: list[jobs.Job], known: list[dict]) -> N
         print(about, flush=True)
 
 
-def _work(planned: list[jobs.Job]) -> None:
-    """Do the runs, with a line for each and the time that is left."""
+def _work(planned: list[jobs.Job]) -> dict[int, DivergedError]:
+    """Do the runs, with a line for each and the time that is left; return what diverged."""
     started, made, seen = time.monotonic(), 0, 0
 
     def tell(_: int, __: jobs.Job, record: dict, known: bool) -> None:
@@ -74,5 +75,6 @@ def _work(planned: list[jobs.Job]) -> None:
         ahead = f"; about {jobs.duration(left)} left" if seen < len(planned) else ""
         print(f"[{seen}/{len(planned)}] {jobs.in_words(record, known)}{ahead}", flush=True)
 
-    jobs.work(planned, tell)
-    print(f"{len(planned)} runs recorded, {made} of them by this process", file=sys.stderr)
+    done, failed = jobs.work(planned, tell)
+    print(f"{len(done)} of {len(planned)} runs recorded, {made} of them by this process", file=sys.stderr)
+    return failed
