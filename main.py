@@ -12,7 +12,7 @@ from pathlib import Path
 from lcmat import experiment, jobs, options, planning, table_text, tables
 from lcmat.commands._rooms import ROOMS
 from lcmat.commands.tables import report
-from lcmat.continual_report import continual_markdown
+from lcmat.continual_report import continual_markdown, write_continual
 from lcmat.export import check_export, export
 from lcmat.selection import Subset
 from lcmat.settings import settings_of
@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     if not done:
         jobs.complain(planned, failed)
     if planned[0].bench.settings.steps is not None:
+        report(write_continual(planned[0].bench.settings.save_path)[1])
         print(f"\n{continual_markdown(done)}", end="")
         jobs.complain(planned, failed)
         return 0

@@ -11,28 +11,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lcmat import records, seeds
 from lcmat.bench import Bench, Run, Settings
-from lcmat.data.splits import Split, TensorSplit
+from lcmat.data.splits import Split, TensorSplit, channel_statistics
 from lcmat.errors import UserError
 from lcmat.evaluation import evaluate, forget
-from lcmat.files import load_tensors, save_tensors
+from lcmat.files import load_tensors, save_tensors, write_atomically
+from lcmat.synthetic import Synthetic
 
 
 @dataclass(frozen=True, eq=False)
 class Memory:
     """What a method keeps of one step's classes: images and labels (of the step), weights or None, and positions.
 
-    indices: of the chosen in the step's training images, or None where images were made.
+    indices: of the chosen in the step's training images, or None where images were made; synthetic: these, of which
+    each may hold several of `split`.
     """
 
     split: Split
     weights: Tensor | None
     indices: Tensor | None
     seconds: dict[str, float]
+    synthetic: Synthetic | None = None
+
+    def __len__(self) -> int:
+        return len(self.split if self.synthetic is None else self.synthetic)
 
 
 Fill = Callable[[Bench, Run], Memory]
@@ -54,9 +61,13 @@ def check(bench: Bench) -> None:
         raise UserError(
             f"--steps must be 1 to {dataset.num_classes}, as many as there are classes, not {settings.steps}"
         )
+    if not settings.balance:
+        raise UserError("continual learning keeps so many images of each class; leave --balance out")
     least = int(torch.bincount(dataset.train.labels.cpu(), minlength=dataset.num_classes).min())
     if not 1 <= settings.memory_per_class <= least:
         raise UserError(f"--memory_per_class must be 1 to {least}, the smallest class, not {settings.memory_per_class}")
+    if settings.memory_per_class * -(-dataset.num_classes // settings.steps) < 2:
+        raise UserError("one image is too few to train the first step's network on; raise --memory_per_class")
 
 
 def class_order(classes: int, steps: int, seed: int) -> list[list[int]]:
@@ -65,26 +76,51 @@ def class_order(classes: int, steps: int, seed: int) -> list[list[int]]:
     return [part.sort().values.tolist() for part in order.tensor_split(steps)]
 
 
-def step_bench(bench: Bench, classes: list[int]) -> tuple[Bench, Tensor]:
-    """Return a bench that holds the training images of some classes alone, and their positions in the training set.
+def positions_of(bench: Bench, classes: list[int]) -> Tensor:
+    """Return where the training images of some classes are."""
+    labels = bench.dataset.train.labels
+    return torch.isin(labels, torch.tensor(classes, device=labels.device)).nonzero()[:, 0]
 
-    Labels are counted within the step. The images stand for the test split too, so that no test image is in reach.
+
+def step_bench(bench: Bench, classes: list[int]) -> Bench:
+    """Return a bench that holds the training images of some classes alone.
+
+    Labels are counted within the step. The images stand for the test split too, so that no test image is in reach;
+    pixel statistics that are not published are those of these images.
     """
     dataset = bench.dataset
-    labels = dataset.train.labels
-    positions = torch.isin(labels, torch.tensor(classes, device=labels.device)).nonzero()[:, 0]
-    train = dataset.train.take(positions)
-    train = replace(train, labels=torch.searchsorted(torch.tensor(classes, device=labels.device), train.labels))
+    train = dataset.train.take(positions_of(bench, classes))
+    train = replace(train, labels=torch.searchsorted(torch.tensor(classes, device=train.labels.device), train.labels))
     own = replace(dataset, train=train, test=train, classes=tuple(dataset.classes[label] for label in classes))
     settings = replace(bench.settings, steps=None, snapshots=0)
-    return replace(bench, dataset=own, fingerprint=own.fingerprint(), settings=settings), positions
+    return _measured_anew(replace(bench, dataset=own, fingerprint=own.fingerprint(), settings=settings))
+
+
+def _measured_anew(bench: Bench) -> Bench:
+    """Return the bench with pixel statistics of its own training images, unless published ones are taken."""
+    if not bench.dataset.measured:
+        return bench
+    mean, std = channel_statistics(bench.dataset.train.sample(2000))
+    dataset, compute = replace(bench.dataset, mean=mean, std=std), replace(bench.compute, mean=mean, std=std)
+    return replace(bench, dataset=dataset, compute=compute)
+
+
+def step_of(bench: Bench, run: Run, classes: list[int]) -> tuple[Bench, Run]:
+    """Return the bench of some classes, and what the run is to choose or make of them."""
+    count = bench.settings.memory_per_class
+    size = {"fraction": None, "budget": count * len(classes), "per_class": count}
+    whole = {"fraction": 1.0, "budget": None, "per_class": None}
+    return step_bench(bench, classes), replace(run, **(whole if run.method.everything else size))
 
 
 def seen_bench(bench: Bench, classes: list[int]) -> Bench:
-    """Return the bench with the test images of some classes alone."""
-    test = bench.dataset.test
+    """Return the bench with the test images of some classes alone; pixel statistics are of what was seen, too."""
+    dataset, test = bench.dataset, bench.dataset.test
     keep = torch.isin(test.labels, torch.tensor(classes, device=test.labels.device)).nonzero()[:, 0]
-    return replace(bench, dataset=replace(bench.dataset, test=test.take(keep)))
+    own = replace(dataset, test=test.take(keep))
+    if dataset.measured:
+        own = replace(own, train=dataset.train.take(positions_of(bench, classes)))
+    return _measured_anew(replace(bench, dataset=own))
 
 
 def run_one(bench: Bench, run: Run, config: dict[str, object], fill: Fill) -> dict:
@@ -104,21 +140,21 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], fill: Fill) -> di
             done.append(_step(bench, run, order[: number + 1], memories, f"{key}-{number}", number))
             save_tensors(kept, {"steps": done})
         seconds["train"] += done[number]["seconds"]
-    whole = _union(memories)
+    beside = path.with_suffix(".pt" if memories[0].indices is None else ".npz")
     record = {
         **records.heading(config, settings.model),
         "test_accuracy": done[-1]["test_accuracy"],
         "best_test_accuracy": done[-1]["best_test_accuracy"],
         "test_interval": settings.test_interval,
-        "subset_size": len(whole),
+        "subset_size": sum(len(memory) for memory in memories),
         "class_order": order,
         "steps": [{name: value for name, value in step.items() if name != "seconds"} for step in done],
-        "memory": path.with_suffix(".pt").name,
+        "memory": beside.name,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "config": config,
         "environment": bench.environment,
     }
-    _save_memory(path.with_suffix(".pt"), whole, memories)
+    _save_memory(beside, memories)
     records.write_record(path, record)  # last: a record means that the run is complete
     for number in range(len(order)):
         forget(bench, f"{key}-{number}")
@@ -128,10 +164,8 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], fill: Fill) -> di
 
 def _filled(bench: Bench, run: Run, classes: list[int], fill: Fill) -> Memory:
     """Return the memory of a step's classes, with labels and positions of the whole dataset."""
-    own, positions = step_bench(bench, classes)
-    size = {"budget": bench.settings.memory_per_class * len(classes), "per_class": bench.settings.memory_per_class}
-    whole = {"fraction": 1.0, "budget": None, "per_class": None}
-    memory = fill(own, replace(run, **{"fraction": None, **(whole if run.method.everything else size)}))
+    own, its = step_of(bench, run, classes)
+    memory, positions = fill(own, its), positions_of(bench, classes)
     labels = torch.tensor(classes, device=memory.split.labels.device)[memory.split.labels]
     indices = None if memory.indices is None else positions.cpu()[memory.indices]
     return replace(memory, split=replace(memory.split, labels=labels), indices=indices)
@@ -139,9 +173,7 @@ def _filled(bench: Bench, run: Run, classes: list[int], fill: Fill) -> Memory:
 
 def _step(bench: Bench, run: Run, order: list[list[int]], memories: list[Memory], key: str, number: int) -> dict:
     """Train fresh networks on the memory so far; return how they do on the classes so far."""
-    weights = None
-    if any(memory.weights is not None for memory in memories):
-        weights = torch.cat([torch.ones(len(m.split)) if m.weights is None else m.weights for m in memories])
+    weights = _weights(memories) if any(memory.weights is not None for memory in memories) else None
     seen = seen_bench(bench, [label for classes in order for label in classes])
     label = f"{run.method.name} seed {run.seed} step {number + 1}"
     evaluation = evaluate(seen, run, _union(memories), key, label, weights)
@@ -151,9 +183,13 @@ def _step(bench: Bench, run: Run, order: list[list[int]], memories: list[Memory]
         "test_accuracy": facts["test_accuracy"],
         "best_test_accuracy": facts["best_test_accuracy"],
         "each": each,
-        "images": sum(len(memory.split) for memory in memories),
+        "images": sum(len(memory) for memory in memories),
         "seconds": evaluation.seconds,
     }
+
+
+def _weights(memories: list[Memory]) -> Tensor:
+    return torch.cat([torch.ones(len(m.split)) if m.weights is None else m.weights for m in memories])
 
 
 def _union(memories: list[Memory]) -> TensorSplit:
@@ -163,10 +199,16 @@ def _union(memories: list[Memory]) -> TensorSplit:
     return TensorSplit(images, labels.to(images.device))
 
 
-def _save_memory(path: Path, whole: TensorSplit, memories: list[Memory]) -> None:
-    """Write the memory: positions in the training set where images were chosen, else the images."""
-    if all(memory.indices is not None for memory in memories):
-        value = {"indices": torch.cat([memory.indices for memory in memories]).cpu()}
-    else:
-        value = {"images": whole.images.cpu()}
-    save_tensors(path, value | {"labels": whole.labels.cpu()})
+def _save_memory(path: Path, memories: list[Memory]) -> None:
+    """Write the memory: the images that were made; of chosen ones positions in the training set, labels and weights."""
+    labels = torch.cat([memory.split.labels.cpu() for memory in memories])
+    made = [memory.synthetic for memory in memories]
+    if made[0] is not None:
+        per_step = zip(memories, made, strict=True)
+        labels = torch.cat([memory.split.labels[: len(one)].cpu() for memory, one in per_step])
+        Synthetic(torch.cat([one.images for one in made]), labels, made[0].factor).save(path)
+        return
+    arrays = {"indices": torch.cat([memory.indices for memory in memories]), "classes": labels}
+    if any(memory.weights is not None for memory in memories):
+        arrays["weights"] = _weights(memories)
+    write_atomically(path, lambda file: np.savez(file, **{name: value.cpu().numpy() for name, value in arrays.items()}))

@@ -122,6 +122,10 @@ def check(bench: Bench, runs: list[Run]) -> None:
     settings = bench.settings
     if settings.steps is not None:
         continual.check(bench)
+        for run in runs:
+            if run.needs:  # a step's network has fewer outputs
+                fewest = bench.dataset.num_classes // settings.steps
+                run.method.resolved(fewest, bench.head_size[1], options_of(settings, run.method))
     if settings.pretrained is not None:
         for run in runs:
             if "dynamics" in run.needs:
@@ -148,8 +152,25 @@ def check(bench: Bench, runs: list[Run]) -> None:
     for folder in sorted(folders):
         check_writable(folder)
     given = settings.resume_from
+    if given is not None and not given.is_dir() and settings.steps is not None:
+        hashes |= {key for run in runs for key in _of_steps(bench, run)}
     if given is not None and not given.is_dir() and given.stem not in hashes:
         raise UserError(f"checkpoint {given} belongs to none of these runs; give the command that it was made by")
+
+
+def _of_steps(bench: Bench, run: Run) -> set[str]:
+    """Return the names of checkpoints that the steps of continual learning may leave."""
+    settings, key = bench.settings, records.config_hash(configuration(bench, run))
+    names = {f"{key}-steps"}
+    for number, classes in enumerate(continual.class_order(bench.dataset.num_classes, settings.steps, run.seed)):
+        own, its = continual.step_of(bench, run, classes)
+        names |= condensation_run.checkpoints(f"{key}-{number}", settings.evaluations)
+        names |= {cache_key(own, selector) for selector in selectors(own, its)}
+        if condensation_run.is_condensation(its):
+            names |= condensation_run.check(own, its, options_of(settings, its.method))
+        else:
+            names.add(selection_key(configuration(own, its)))
+    return names
 
 
 def _check_size(bench: Bench, run: Run) -> None:
@@ -225,8 +246,12 @@ def _memory(bench: Bench, run: Run) -> continual.Memory:
     if condensation_run.is_condensation(run):
         synthetic = condensation_run.synthetic_of(bench, run, options_of(bench.settings, run.method))
         split = synthetic.split().to(bench.compute.device)
-        return continual.Memory(split, None, None, {"select": synthetic.seconds})
-    subset, seconds, _ = subset_of(bench, run, configuration(bench, run))
+        return continual.Memory(split, None, None, {"select": synthetic.seconds}, synthetic)
+    config = configuration(bench, run)
+    # A search's log beside the records would pass for one on the whole dataset.
+    log = bench.settings.cache_path / "continual" / f"{selection_key(config)}.jsonl"
+    subset, seconds, _ = subset_of(bench, run, config, log)
+    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
     indices = torch.from_numpy(subset.indices)
     weights = None if subset.weights is None else torch.from_numpy(subset.weights)
     return continual.Memory(bench.dataset.train.take(indices), weights, indices, seconds)
@@ -241,16 +266,19 @@ def selection_key(config: dict) -> str:
     return records.config_hash({name: value for name, value in config.items() if name not in OF_THE_TRAINING})
 
 
-def subset_of(bench: Bench, run: Run, config: dict) -> tuple[Subset, dict[str, float], dict | None]:
+def subset_of(
+    bench: Bench, run: Run, config: dict, log: Path | None = None
+) -> tuple[Subset, dict[str, float], dict | None]:
     """Return the run's subset, the seconds that its stages took, and facts about the network that selected.
 
-    If another network was trained on the same subset before, it is read from beside that record.
+    If another network was trained on the same subset before, it is read from beside that record. log: where a search
+    writes its trials (beside the run's record).
     """
     for record, subset in _recorded_subsets(bench, config):
         seconds = {name: value for name, value in record["seconds"].items() if name != "train"}
         return subset, seconds, record.get("selection_network")
     signals, seconds, facts = signals_of(bench, run)
-    log = records.record_path(bench.settings.save_path, config, bench.settings.model).with_suffix(".jsonl")
+    log = log or records.record_path(bench.settings.save_path, config, bench.settings.model).with_suffix(".jsonl")
     context = context_of(bench, run, selection_key(config), log) if run.method.needs_context else None
     subset, seconds["select"] = _select(bench, run, signals, context, config)
     return subset, seconds, facts

@@ -25,8 +25,9 @@ def export(dataset: Dataset, subset: Subset, folder: Path, link: bool = False) -
     """Write the chosen training images to FOLDER/train/CLASS/ and their list to FOLDER/chosen.txt; return how many.
 
     Image files of one's own (ImageFolder) are copied, or linked to, under their names; images of other datasets are
-    written as PNG, named by their index. The list holds file names below the dataset's train/, or indices, in the order
-    chosen. All is put together beside FOLDER and renamed into its place in one step.
+    written as PNG, named by their index. CLASS is the label that they are trained on under, also a wrong one
+    (--label_noise); then the file's own class stands before its name. The list holds file names below the dataset's
+    train/, or indices, in the order chosen. All is put together beside FOLDER and renamed into its place in one step.
     """
     check_export(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,8 @@ def _copy_files(dataset: Dataset, subset: Subset, folder: Path, paths: list[Path
     root = _root_of(paths, dataset.classes)
     names = [paths[index].relative_to(root).as_posix() for index in subset.indices]
     for index, name in zip(subset.indices, names, strict=True):
-        target = folder / name
+        own, label = name.partition("/")[0], dataset.classes[int(dataset.train.labels[index])]
+        target = folder / (name if own == label else f"{label}/{own}-{name.partition('/')[2].replace('/', '-')}")
         target.parent.mkdir(parents=True, exist_ok=True)
         if link:
             target.symlink_to(paths[index].resolve())

@@ -5,6 +5,7 @@ It runs hundreds of times on the same images, so these are normalised once and s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lcmat import memory
 from lcmat.data.splits import Split
+from lcmat.errors import UserError
 from lcmat.memory import OF_A_MATRIX, fits
 from lcmat.training import Compute, evaluation_mode
 
-# Images at once in the pass over all of them.
-PASS_IMAGES = 1000
+# Images at once in a pass: on a CPU those that stay in its cache, on other devices enough to fill them.
+PASS_IMAGES = {"cpu": 250, "other": 2000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +47,20 @@ class Images:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs and labels of all samples, in order."""
         if self.inputs is None:
-            for images, labels, _ in self.split.batches(torch.arange(len(self.split)).split(PASS_IMAGES)):
+            for images, labels, _ in self.split.batches(torch.arange(len(self.split)).split(self.at_once)):
                 yield self.compute.inputs(images), labels.to(self.compute.device)
         else:
-            yield from zip(self.inputs.split(PASS_IMAGES), self.labels.split(PASS_IMAGES), strict=True)
+            yield from zip(self.inputs.split(self.at_once), self.labels.split(self.at_once), strict=True)
+
+    @property
+    def at_once(self) -> int:
+        """How many images pass through a network at once."""
+        return images_at_once(self.compute)
+
+
+def images_at_once(compute: Compute) -> int:
+    """Return how many images to pass through a network at once."""
+    return PASS_IMAGES["cpu" if compute.device.type == "cpu" else "other"]
 
 
 def prepared(split: Split, compute: Compute) -> Images:
@@ -58,7 +71,7 @@ def prepared(split: Split, compute: Compute) -> Images:
     if not fits(count, OF_A_MATRIX, compute.device):
         return Images(split, compute, labels, None)
     inputs = torch.empty(shape, device=compute.device, memory_format=torch.channels_last)
-    for images, _, positions in split.batches(torch.arange(len(split)).split(PASS_IMAGES)):
+    for images, _, positions in split.batches(torch.arange(len(split)).split(images_at_once(compute))):
         inputs[positions[0] : positions[-1] + 1] = compute.inputs(images)
     return Images(split, compute, labels, inputs)
 
@@ -68,20 +81,52 @@ def train_full_batch(
 ) -> None:
     """Take `steps` steps of Adam on the mean cross-entropy of all samples at once, in place.
 
-    seed: for dropout and the like. A loss that diverges is not looked for: it shows in the loss on all samples.
+    Their gradient is summed in pieces, so that memory does not grow with the samples, unless the network has BatchNorm,
+    which takes them together. seed: for dropout and the like. A loss that diverges is not looked for: it shows in the
+    loss on all samples. Raises UserError if a network with BatchNorm needs more memory than there is.
     """
     network.to(compute.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    at_once = images_at_once(compute)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        at_once = len(labels)
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
+        if at_once == len(labels):
+            _check_memory(network, inputs, compute)
         torch.manual_seed(seed)
         for _ in range(steps):
-            with compute.autocast():
-                logits = network(inputs)
-            loss = F.cross_entropy(logits.float(), labels)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for some, wanted in zip(inputs.split(at_once), labels.split(at_once), strict=True):
+                with compute.autocast():
+                    logits = network(some)
+                (F.cross_entropy(logits.float(), wanted, reduction="sum") / len(labels)).backward()
             optimizer.step()
+
+
+def _check_memory(network: nn.Module, inputs: Tensor, compute: Compute) -> None:
+    """Raise UserError if what the gradient needs of all inputs at once exceeds what is free."""
+    few, more = (_bytes_kept(network, inputs[:count], compute) for count in (2, 4))
+    size = (more - few) / 2 * len(inputs)
+    if size > memory.free(compute.device):
+        raise UserError(
+            f"{len(inputs):,} samples at once need {size / 1e9:.0f} GB with BatchNorm, which is more than is free; "
+            f"give a network without (--inner_model), or a smaller --init_size"
+        )
+
+
+def _bytes_kept(network: nn.Module, inputs: Tensor, compute: Compute) -> int:
+    """Return how many bytes the forward pass keeps for the gradient."""
+    kept = 0
+
+    def count(value: Tensor) -> Tensor:
+        nonlocal kept
+        kept += value.numel() * value.element_size()
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value), compute.autocast():
+        copy.deepcopy(network)(inputs)
+    return kept
 
 
 @torch.no_grad()

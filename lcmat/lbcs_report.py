@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -13,12 +14,21 @@ from lcmat.tables import PUBLISHED, Cell, cell_of, first_and_second, mean_std, r
 ACCURACY, SIZE = "test accuracy %", "optimised size"
 
 
+# What all rows of a table share.
+SHARED = ("dataset", "dataset_fingerprint", "image_size", "test_model", "training", "test_interval", "precision")
+# Networks as the LBCS paper's tables call them.
+PUBLISHED_NAMES = {"SVHN-CNN": "CNN"}
+
+
 @dataclass(frozen=True)
 class Row:
-    """A method at one k: accuracies, how many samples its subsets have, and what was published of both, if anything."""
+    """A method at one k: accuracies, how many samples its subsets have, and what was published of both, if anything.
+
+    k: as the run was asked for it, a number of samples or a share of them.
+    """
 
     method: str
-    k: int
+    k: str
     cell: Cell
     sizes: tuple[int, ...]
     published: tuple[float, float] | None
@@ -38,21 +48,41 @@ def read_published(table: str = "LBCS 2") -> dict[tuple[str, str, str, int, str]
         }
 
 
+def settings_of(records: list[dict]) -> list[list[dict]]:
+    """Return the records of each setting: of one dataset, perhaps changed, and one way to evaluate."""
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for record in records:
+        shared = {name: record["config"].get(name) for name in SHARED}
+        groups[json.dumps(shared, sort_keys=True)].append(record)
+    return list(groups.values())
+
+
 def rows_of(records: list[dict]) -> list[Row]:
     """Return a row for each k and method, each set of a method's options by itself; Uniform first, LBCS last."""
-    found: dict[tuple[int, str], dict[int, dict]] = defaultdict(dict)
+    found: dict[tuple[float, str, str], dict[int, dict]] = defaultdict(dict)
     differing = _differing(records)
     for record in records:
-        k, options = record["config"]["budget"], record["config"].get("options", {})
-        own = ", ".join(f"{name} {options[name]}" for name in differing[record["selection"]])
-        found[k, record["selection"] + (f" ({own})" if own else "")][record["seed"]] = record
+        options = record["config"].get("options", {})
+        own = ", ".join(f"{name} {options.get(name)}" for name in differing[record["selection"]])
+        name = record["selection"] + (f" ({own})" if own else "")
+        found[record["fraction"], _asked_for(record), name][record["seed"]] = record
     published, rows = read_published(), []
-    for (k, name), by_seed in sorted(found.items(), key=lambda item: (item[0][0], *_order(item[0][1]))):
+    for (_, k, name), by_seed in sorted(found.items(), key=lambda item: (*item[0][:2], *_order(item[0][2]))):
         first = next(iter(by_seed.values()))
-        key = (first["dataset"], first["test_model"], first["selection"], k)
+        place = (first["dataset"], PUBLISHED_NAMES.get(first["test_model"], first["test_model"]), first["selection"])
+        # What was published of LBCS is of its random start.
+        usual = first["config"].get("options", {}).get("init_selection", "Uniform") == "Uniform"
+        figures = [
+            published.get((*place, first["config"]["budget"], what)) if usual else None for what in (ACCURACY, SIZE)
+        ]
         sizes = tuple(record["subset_size"] for _, record in sorted(by_seed.items()))
-        rows.append(Row(name, k, cell_of(by_seed), sizes, published.get((*key, ACCURACY)), published.get((*key, SIZE))))
+        rows.append(Row(name, k, cell_of(by_seed), sizes, *figures))
     return rows
+
+
+def _asked_for(record: dict) -> str:
+    budget = record["config"].get("budget")
+    return f"{100 * record['fraction']:.4g}%" if budget is None else f"{budget:,}"
 
 
 def _differing(records: list[dict]) -> dict[str, list[str]]:
@@ -72,6 +102,10 @@ def _order(name: str) -> tuple:
 
 def lbcs_markdown(records: list[dict]) -> str:
     """Return the table: best accuracy over the epochs, the last one's, sizes, and the published figures."""
+    return "\n".join(_table(group) for group in settings_of(records))
+
+
+def _table(records: list[dict]) -> str:
     rows, body = rows_of(records), []
     marks = {}
     for k in dict.fromkeys(row.k for row in rows):
@@ -80,7 +114,7 @@ def lbcs_markdown(records: list[dict]) -> str:
         marks |= {(k, method): rank for method, rank in first_and_second(best).items()}
     for row in rows:
         mean = mean_std(row.cell.best)[0]
-        body.append([f"{row.k:,}", row.method, str(len(row.cell.best))])
+        body.append([row.k, row.method, str(len(row.cell.best))])
         body[-1] += [emphasised(spread(row.cell.best), marks.get((row.k, row.method))), spread(row.cell.final)]
         body[-1] += [_size(row.sizes), _figure(row.published), ""]
         if row.published:
@@ -94,10 +128,22 @@ def lbcs_csv(records: list[dict]) -> str:
     """Return the same in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = ["k", "method", "n", "best_mean", "best_std", "final_mean", "final_std", "size_mean", "size_std"]
+    names = [
+        "dataset",
+        "test_model",
+        "k",
+        "method",
+        "n",
+        "best_mean",
+        "best_std",
+        "final_mean",
+        "final_std",
+        "size_mean",
+        "size_std",
+    ]
     writer.writerow([*names, "published_mean", "published_std", "published_size_mean", "published_size_std"])
-    for row in rows_of(records):
-        values = [row.k, row.method, len(row.cell.best)]
+    for group, row in [(some, row) for some in settings_of(records) for row in rows_of(some)]:
+        values = [group[0]["dataset"], group[0]["test_model"], row.k.replace(",", ""), row.method, len(row.cell.best)]
         for several in (row.cell.best, row.cell.final, row.sizes):
             values += mean_std(several)
         writer.writerow([*values, *(row.published or ("", "")), *(row.published_size or ("", ""))])

@@ -75,7 +75,7 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a search stands, t = len(history) evaluations after its start.
+    """Where a search stands, t = len(history) proposals after its start, those that need no training among them.
 
     start: m₀. incumbent: m, (n,). value: f(m); None at the start and after a restart, when m is yet to be evaluated.
     step: δ. tried: directions so far; opposite: whether m + δu has failed, and m − δu is next. stalls: e, the

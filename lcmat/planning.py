@@ -65,6 +65,8 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     Raises UserError for whatever would stop one of them later. A job that two command lines ask for comes once.
     """
     several = list(several)
+    if any(args.signals for args in several):
+        raise UserError("--signals are for main.py alone, which selects by them; leave them out")
     chosen = [resolve(args, rooms) for args in several]
     set_threads(several)
     benches: dict[tuple, Bench] = {}
@@ -133,6 +135,11 @@ def _suit_continual(args: argparse.Namespace) -> None:
         raise UserError("--subset is of all classes at once; --protocol continual selects step by step")
     if args.evaluation is None:
         args.evaluation = "zhao"
+    # The protocol's network and how many of it, where the command does not name others.
+    if "model" not in args.given:
+        args.model = "ConvNet3"
+    if "evaluations" not in args.given:
+        args.evaluations = 3
 
 
 def _given(args: argparse.Namespace) -> Method:

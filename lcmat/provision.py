@@ -53,7 +53,8 @@ def selection_configuration(bench: Bench, run: Run) -> dict[str, object] | None:
     if "training" in run.needs:  # for how long is the method's own option
         recipe = asdict(settings.selection_recipe)
         model = settings.inner_model or settings.model
-        config["training"] = {"model": model, **{k: v for k, v in recipe.items() if k != "epochs"}}
+        how = {k: v for k, v in recipe.items() if k != "epochs"} if "training.recipe" in run.method.needs else {}
+        config["training"] = {"model": model, **how}
     return config or None
 
 

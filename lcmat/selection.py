@@ -65,7 +65,8 @@ class Method:
     pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks. A group is a
     class, or everything if selection is not balanced.
     needs: what it reads beside the labels: fields of Signals ("dynamics.margin" is one entry of a field), and
-    "network" or "training" of a Context, which pick then gets as context=….
+    "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its untrained
+    networks, but how to train them).
     nested: whether its picks for a smaller budget are the first of those for a larger one.
     joint: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
     each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
@@ -105,11 +106,14 @@ class Method:
     @property
     def needs_context(self) -> bool:
         """Whether the method reads more than signals."""
-        return not CONTEXT_NEEDS.isdisjoint(self.needs)
+        return not CONTEXT_NEEDS.isdisjoint(self.fields)
 
     def resolved(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
         """Return all options of the method for a last layer of (classes, features); raise UserError for bad ones."""
-        options = checked_options(self.name, self.options, options)
+        usual = self.options
+        options = checked_options(self.name, usual, options)
+        # 1 and 1.0 are one setting, where the default is 1.0
+        options = {n: float(value) if isinstance(usual[n], float) else value for n, value in options.items()}
         return options if self.resolve is None else self.resolve(classes, features, **options)
 
 
@@ -255,7 +259,9 @@ def _selected(method, signals, fraction, budget, balanced, seed, context, option
         fraction, budget = 1.0, None
     if balanced:
         budgets = class_budgets(class_sizes, fraction=fraction, budget=budget)
-        groups = {c: (labels == c).nonzero()[:, 0] for c, size in enumerate(budgets) if size}
+        # What is free in its size may go beyond the classes that it starts from.
+        wanted = class_sizes if method.free_size else budgets
+        groups = {c: (labels == c).nonzero()[:, 0] for c, size in enumerate(wanted) if size}
     else:
         budgets = class_budgets(np.array([len(labels)]), fraction=fraction, budget=budget)
         groups = {0: torch.arange(len(labels), device=labels.device)}
@@ -366,7 +372,7 @@ def check_fraction(fraction: float) -> None:
 def _check_needs(method: Method, signals: Signals, context: Context | None) -> None:
     """Raise UserError that says what the method needs and was not given."""
     for need in method.needs:
-        if need in CONTEXT_NEEDS:
+        if need.partition(".")[0] in CONTEXT_NEEDS:
             missing = _missing_of_context(need, context, len(signals))
             if missing:
                 raise UserError(f"{method.name} needs more than signals: {missing}")
@@ -391,7 +397,7 @@ def _holds(value: object, entry: str) -> bool:
 def _missing_of_context(need: str, context: Context | None, count: int) -> str | None:
     if need == "network" and (context is None or context.network is None):
         return "the trained network and the images; give context=Context(split, compute, network=…)"
-    if need == "training" and (context is None or context.fresh_network is None or context.recipe is None):
+    if need.startswith("training") and (context is None or context.fresh_network is None or context.recipe is None):
         return "the images and networks to train; give context=Context(split, compute, fresh_network=…, recipe=…)"
     if len(context.split) != count:
         return f"the images of these {count} samples; the context holds {len(context.split)}"

@@ -172,8 +172,8 @@ def accuracy_tables(records: Iterable[dict]) -> list[Table]:
     published = read_published()
     tables = []
     for shared in sorted(groups):
-        networks = sorted({_network(r) for r in groups[shared]} - {""}) or [""]
-        tables += [_table([r for r in groups[shared] if _network(r) in ("", n)], published) for n in networks]
+        networks = sorted({network_of(r) for r in groups[shared]} - {""}) or [""]
+        tables += [_table([r for r in groups[shared] if network_of(r) in ("", n)], published) for n in networks]
     return tables
 
 
@@ -199,7 +199,7 @@ def read_published(metric: str = "test accuracy %") -> dict[tuple[str, str, str,
     return figures
 
 
-def _network(record: dict) -> str:
+def network_of(record: dict) -> str:
     """Return what determines the record's selection network but for the seed; "" if its method reads none."""
     network = record["config"].get("selection_network") or {}
     own = {k: v for k, v in network.items() if k not in ("seed", "initialisations", "training")}
@@ -226,7 +226,7 @@ def _table(records: list[dict], published: dict) -> Table:
         runs[row, record["fraction"]][record["seed"]] = record
     cells = {(row, fraction): cell_of(found, published) for (row, fraction), found in runs.items()}
     # A method with signals knows more about the setting than Uniform does.
-    first = next((r for r in records if _network(r)), records[0])
+    first = next((r for r in records if network_of(r)), records[0])
     crossed = f", tested on {first['test_model']}" if first["test_model"] != first["selection_model"] else ""
     slug = f"{first['dataset'].replace(':', '-').replace('/', '-')}-{first['selection_model']}" + (
         f"-{first['test_model']}" if crossed else ""
@@ -292,10 +292,10 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
     details += [str(config["precision"])] if "precision" in config else []
     trained = f"trained {training['epochs']} epochs ({', '.join(details)})" if "epochs" in training else "trained"
     parts = [
-        *_source(first, len({r["seed"] for r in records})),
+        *source(first, len({r["seed"] for r in records})),
         f"{trained}, "
         + (f"tested every {interval} epochs and after the last" if interval else "tested after the last"),
-        *(_options_said(name, by_fraction) for name, by_fraction in sorted(option_sets.items())),
+        *(options_said(name, by_fraction) for name, by_fraction in sorted(option_sets.items())),
     ]
     if not config.get("balance", True):
         parts.append("selected over all classes together")
@@ -313,7 +313,7 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def _options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
+def options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
     """Say a method's options, for each fraction where they differ; nothing if its rows say them, or it has none."""
     if are_several(by_fraction):
         return ""
@@ -325,7 +325,7 @@ def _options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
     return "; ".join(f"{name} at {100 * f:.4g}%: {_named(json.loads(options))}" for f, options in sets.items())
 
 
-def _source(record: dict, seeds: int) -> list[str]:
+def source(record: dict, seeds: int) -> list[str]:
     """Say where the network comes from that selects, if there is one."""
     network, facts = record["config"].get("selection_network"), record.get("selection_network") or {}
     if not network:

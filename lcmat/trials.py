@@ -6,6 +6,7 @@ the search is gone through again, without the trainings.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from lcmat.errors import UserError
 from lcmat.files import write_text
 from lcmat.lexicographic import Objectives, Rules, State, asked, begun, smallest, told, undominated
+from lcmat.training import DivergedError
 
 # Fewer samples than this cannot be trained on, for BatchNorm.
 LEAST = 2
@@ -34,12 +36,18 @@ class TrialFile:
     """The trials of one search in a file: a line that says which search it is, then a line for each trial."""
 
     def __init__(self, path: Path, search: dict[str, object], resume: bool) -> None:
-        """Begin a file, or go on with what it holds already if `resume`. Raises UserError if it is another search's."""
+        """Begin a file, or go on with what it holds already if `resume`. Raises UserError if it is another search's.
+
+        Where it holds less, `resume` begins with what the files beside it hold of the same search: one that is to be
+        longer than another was has a file of its own.
+        """
         self.path, self.kept = Path(path), []
         if resume and self.path.exists():
             found, self.kept = read_trials(self.path)
             if found != search:
                 raise UserError(f"{path} holds the trials of another search; remove it or leave --resume out")
+        if resume:
+            self.kept = max(self.kept, *_of_the_same(search, self.path.parent), key=len)
         # Written anew, so that nothing is appended to half a line.
         write_text(self.path, "".join(_line(one) for one in (search, *self.kept)))
 
@@ -49,6 +57,16 @@ class TrialFile:
             file.write(_line(trial))
             file.flush()
             os.fsync(file.fileno())
+
+
+def _of_the_same(search: dict[str, object], folder: Path) -> list[list[dict]]:
+    """Return the trials of the same search that files in a folder hold."""
+    found = [[]]
+    for path in sorted(folder.glob("*.jsonl")):
+        with contextlib.suppress(UserError):  # no file of trials
+            of, trials = read_trials(path)
+            found += [trials] if of == search else []
+    return found
 
 
 def read_trials(path: Path) -> tuple[dict, list[dict]]:
@@ -99,6 +117,7 @@ def refine(
     returns f₁, the loss after a training. f₂ is the number chosen. start: m₀ (n,) in [−1, 1], of a size that is
     allowed. trials: T, the trainings. limit: sets of so many samples or more are refused, and so are those of fewer
     than two. repeatable: whether f₁ depends on the set alone, so that no set need be trained on twice in a row.
+    Raises DivergedError if no training ends in a loss below DIVERGED.
     """
     state, front = begun(start, rules), []
     bar = tqdm(total=trials, desc="LBCS", disable=None, leave=False)
@@ -117,7 +136,7 @@ def refine(
             raise UserError(f"{file.path}: trial {trial + 1} is none of this search; remove it or leave --resume out")
         started = time.monotonic()
         f1 = objective(chosen, trial) if kept is None else kept["f1"]
-        value = (f1 if math.isfinite(f1) else DIVERGED, len(chosen))
+        value = (min(f1, DIVERGED) if math.isfinite(f1) else DIVERGED, len(chosen))
         state = told(state, point, value, rules, seed)
         front = _joined(front, value, chosen)
         if file is not None and kept is None:
@@ -125,6 +144,8 @@ def refine(
         bar.update()
         bar.set_postfix(loss=f"{state.value[0]:.4f}", size=state.value[1])
     bar.close()
+    if front and min(f1 for (f1, _), _ in front) >= DIVERGED:
+        raise DivergedError("every training of LBCS diverged; lower inner_lr")
     return front[smallest([value for value, _ in front], rules.tolerance)][1]
 
 

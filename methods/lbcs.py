@@ -33,6 +33,7 @@ def lbcs(
     trials: int = 500,
     tolerance: float = 0.2,
     init_selection: str = "Uniform",
+    init_balance: bool | None = None,
     slack: int | None = None,
     bias: float = 0.0,
     step: float | None = None,
@@ -49,18 +50,22 @@ def lbcs(
 
     f₁(m) is the mean cross-entropy over all samples of a network trained on those of the mask, f₂(m) how many these
     are. The budget is where the search starts: the answer is the smallest of all masks tried whose f₁ is within the
-    tolerance of the best f₁. Classes matter to the start alone, if selection is balanced.
+    tolerance of the best f₁. Classes matter to the start alone: `init_balance` takes as many of each as the budget
+    says, if selection is balanced at all. By default another method's start is balanced, and a random one is of all
+    classes together, as in the paper.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
     count, k = len(signals), max(LEAST, sum(budgets))
     if count < LEAST:  # nothing to choose, nor to train on
         return [Picks(torch.arange(len(group))) for group in groups]
     identity = _identity(
-        context, seed, budgets, tolerance, init_selection, slack, bias, step, least_step, stall_limit, inside, outside,
-        inner_steps, inner_lr, networks, pretrain_epochs,
+        context, seed, budgets, bool(pretrain_epochs), tolerance, init_selection, init_balance, slack, bias, step,
+        least_step, stall_limit, inside, outside, inner_steps, inner_lr, networks, pretrain_epochs,
     )  # fmt: skip
     known = _restored(context, identity)
-    start = _start(signals, context, known, init_selection, k, len(groups) > 1, seed)
+    by_class = init_selection != "Uniform" if init_balance is None else init_balance
+    size = _by_class(signals, groups, budgets) if by_class and sum(budgets) == k and len(groups) > 1 else k
+    start = _start(signals, context, known, init_selection, size, seed)
     starts = _networks(context, known, networks, pretrain_epochs, seed)
     point = torch.full((count,), outside, dtype=torch.float64)
     point[start] = inside
@@ -117,13 +122,23 @@ def usual_step(k: int, count: int, inside: float) -> float:
     return deviation * math.sqrt(count) / 2
 
 
-def _start(
-    signals: Signals, context: Context, known: dict, selection: str, k: int, balanced: bool, seed: int
-) -> Tensor:
-    """Return the positions of the samples to start from (k,): another method's subset, chosen once and kept."""
+def _by_class(signals: Signals, groups: list[Tensor], budgets: list[int]) -> list[int]:
+    """Return how many samples of each class to start from, as `select_with` takes it."""
+    classes = int(signals.labels.max()) + 1 if signals.logits is None else signals.logits.shape[1]
+    sizes = [0] * classes
+    for group, budget in zip(groups, budgets, strict=True):
+        sizes[int(signals.labels[group[0]])] = budget
+    return sizes
+
+
+def _start(signals: Signals, context: Context, known: dict, selection: str, size: int | list[int], seed: int) -> Tensor:
+    """Return the positions of the samples to start from: another method's subset, chosen once and kept.
+
+    size: how many, over all classes together, or of each class.
+    """
     if known["start"] is None:
-        alone = replace(context, checkpoint=None, log=None)
-        subset = select_with(_other(selection), signals, budget=k, balanced=balanced, seed=seed, context=alone)
+        alone, balanced = replace(context, checkpoint=None, log=None), isinstance(size, list)
+        subset = select_with(_other(selection), signals, budget=size, balanced=balanced, seed=seed, context=alone)
         known["start"] = torch.from_numpy(subset.indices)
         _keep(context, known)
     return known["start"]
@@ -159,9 +174,13 @@ def _restored(context: Context, identity: str) -> dict:
     return state
 
 
-def _identity(context: Context, seed: int, budgets: list[int], *options: object) -> str:
-    """Return a hash of all that the search depends on, but not of how long it is."""
-    what = (seed, budgets, options, context.recipe, str(context.compute.precision), context.split.fingerprint())
+def _identity(context: Context, seed: int, budgets: list[int], trained: bool, *options: object) -> str:
+    """Return a hash of all that the search depends on, but not of how long it is.
+
+    trained: whether the networks that trainings begin with are trained first, by the context's recipe.
+    """
+    recipe = context.recipe if trained else None
+    what = (seed, budgets, options, recipe, str(context.compute.precision), context.split.fingerprint())
     digest = hashlib.sha256(repr(what).encode())
     for value in context.fresh_network(0).state_dict().values():
         digest.update(value.cpu().float().numpy().tobytes())
@@ -179,8 +198,9 @@ def _other(name: object) -> Method:
 
 
 def needs(options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return what the method that gives the start needs."""
-    return _other(options.get("init_selection", "Uniform")).needs
+    """Return what the method that gives the start needs, and how to train networks that trainings begin with."""
+    trained = ("training.recipe",) if options.get("pretrain_epochs") else ()
+    return (*_other(options.get("init_selection", "Uniform")).needs, *trained)
 
 
 def resolve(classes: int, features: int, **options: object) -> dict[str, object]:
@@ -201,6 +221,10 @@ def resolve(classes: int, features: int, **options: object) -> dict[str, object]
     for name in ("tolerance", "least_step"):
         if not 0 <= options[name] < math.inf:
             raise UserError(f"{name} must be 0 or more and finite, not {options[name]}")
+    if options["step"] is not None:
+        options["step"] = float(options["step"])  # 8 and 8.0 are one setting
+    if not isinstance(options["init_balance"], bool | None):
+        raise UserError(f"init_balance must be true or false, not {options['init_balance']!r}")
     if not math.isfinite(options["bias"]):
         raise UserError(f"bias must be finite, not {options['bias']}")
     if not 0 < options["inside"] <= 1:

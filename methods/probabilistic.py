@@ -134,4 +134,6 @@ def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, st
     return {"outer_steps": int(outer_steps), "inner_epochs": int(inner_epochs), "step": float(step)}
 
 
-PROBABILISTIC = Method("Probabilistic", probabilistic, needs=("training",), nested=False, joint=True, resolve=resolve)
+PROBABILISTIC = Method(
+    "Probabilistic", probabilistic, needs=("training.recipe",), nested=False, joint=True, resolve=resolve
+)

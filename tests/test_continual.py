@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import oracles
 import pytest
 import torch
@@ -11,13 +12,16 @@ import torch
 import main as script
 import methods
 import nets
-from lcmat import continual, experiment, reports
+from lcmat import continual, experiment, options, planning, reports
 from lcmat.__main__ import main as command
 from lcmat.bench import Bench, Run, Settings, make_bench
-from lcmat.continual_report import continual_csv, continual_markdown, steps_of
-from lcmat.data.splits import Dataset
+from lcmat.commands._rooms import ROOMS
+from lcmat.continual_report import continual_csv, continual_figure, continual_markdown, steps_of
+from lcmat.data.splits import Dataset, channel_statistics
 from lcmat.errors import UserError
+from lcmat.given import read_subset
 from lcmat.records import read_records
+from lcmat.synthetic import Synthetic
 from lcmat.training import Compute, Recipe
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
@@ -62,7 +66,7 @@ def test_class_order() -> None:
 
 def test_a_step_sees_its_own_training_images_alone(digits: Dataset, tmp_path: Path) -> None:
     bench = bench_of(digits, tmp_path)
-    own, positions = continual.step_bench(bench, [3, 7])
+    own, positions = continual.step_bench(bench, [3, 7]), continual.positions_of(bench, [3, 7])
     labels = digits.train.labels[positions]
     assert set(labels.tolist()) == {3, 7}
     assert len(positions) == int(((digits.train.labels == 3) | (digits.train.labels == 7)).sum())
@@ -71,9 +75,14 @@ def test_a_step_sees_its_own_training_images_alone(digits: Dataset, tmp_path: Pa
     assert own.dataset.test is own.dataset.train, "no test image is in reach"
     assert own.dataset.classes == ("3", "7")
     assert own.fingerprint != bench.fingerprint
+    pixels = own.dataset.train.images.double() / 255
+    assert own.compute.mean == own.dataset.mean == (pytest.approx(float(pixels.mean()), abs=1e-4),)
+    assert own.compute.std == (pytest.approx(float(pixels.std()), abs=1e-4),)
+    published = continual.step_bench(bench_of(replace(digits, measured=False), tmp_path), [3, 7])
+    assert published.compute.mean == digits.mean, "statistics that are published stay"
 
 
-@pytest.mark.parametrize("method", ["LCMat-S", "GraNd", "Forgetting", "GradMatch-Val", "DM", "RandomReal"])
+@pytest.mark.parametrize("method", ["LCMat-S", "Craig", "GraNd", "Forgetting", "GradMatch-Val", "DM", "RandomReal"])
 def test_nothing_of_later_steps_or_of_the_test_images_leaks(method: str, digits: Dataset, tmp_path: Path) -> None:
     """With noise for the images of later steps and for all test images, the memory of earlier steps is the same."""
     order = continual.class_order(10, 5, 0)
@@ -82,19 +91,71 @@ def test_nothing_of_later_steps_or_of_the_test_images_leaks(method: str, digits:
     images = torch.where(later[:, None, None, None], noise, digits.train.images)
     of_test = torch.randint(256, digits.test.images.shape, dtype=torch.uint8)
     changed = replace(digits, train=replace(digits.train, images=images), test=replace(digits.test, images=of_test))
-    options = {"iterations": 2} if method == "DM" else {}
+    mean, std = channel_statistics(images)
+    assert mean != digits.mean
+    changed = replace(changed, mean=mean, std=std)
+    how = {"iterations": 2} if method == "DM" else {}
     found = []
     for number, dataset in enumerate((digits, changed)):
-        bench = bench_of(dataset, tmp_path / str(number), options=options, initialisations=2)
+        bench = bench_of(dataset, tmp_path / str(number), options=how, initialisations=2)
         run = Run(methods.find(method), 0, budget=40)
         found.append([continual._filled(bench, run, classes, experiment._memory) for classes in order[:3]])
     for number, (one, other) in enumerate(zip(*found, strict=True)):
         same = torch.equal(one.split.images, other.split.images)
+        if one.weights is not None and number < 2:
+            assert torch.equal(one.weights, other.weights)
         assert same == (number < 2), "the third step's images are noise, so there they must differ"
         if one.indices is not None and number < 2:
             assert torch.equal(one.indices, other.indices)
             assert torch.equal(digits.train.labels[one.indices], one.split.labels)
             assert torch.bincount(one.split.labels)[order[number]].tolist() == [4, 4]
+
+
+def test_statistics_of_the_network_are_of_the_classes_seen(digits: Dataset, tmp_path: Path) -> None:
+    seen = continual.seen_bench(bench_of(digits, tmp_path), [1, 4, 5])
+    labels = digits.train.labels
+    pixels = digits.train.images[(labels == 1) | (labels == 4) | (labels == 5)].double() / 255
+    assert seen.compute.mean == (pytest.approx(float(pixels.mean()), abs=1e-4),)
+
+
+@pytest.mark.parametrize("method", ["Uniform", "Craig", "DM"])
+def test_each_step_trains_on_the_whole_memory_and_is_tested_on_what_was_seen(
+    method: str, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images, labels and weights of all steps so far; test images of their classes, and of no others."""
+    calls = []
+
+    def noting(bench, run, split, key, label, weights):
+        calls.append((bench, split, weights))
+        return evaluate(bench, run, split, key, label, weights)
+
+    evaluate = continual.evaluate
+    monkeypatch.setattr(continual, "evaluate", noting)
+    how = {"iterations": 1, "batch": 4} if method == "DM" else {}
+    bench = bench_of(digits, tmp_path, options=how, recipe=Recipe(1, scheduler="constant"))
+    run = Run(methods.find(method), 0, budget=40, per_class=4)
+    record = continual.run_one(bench, run, experiment.configuration(bench, run), experiment._memory)
+    order = continual.class_order(10, 5, 0)
+    kept = [continual._filled(bench, run, classes, experiment._memory) for classes in order]
+    for number, (seen, split, weights) in enumerate(calls, 1):
+        classes = sorted(label for step in order[:number] for label in step)
+        assert torch.equal(split.images, torch.cat([memory.split.images for memory in kept[:number]]))
+        assert sorted(split.labels.tolist()) == sorted(classes * 4)
+        assert sorted(seen.dataset.test.labels.unique().tolist()) == classes
+        assert len(seen.dataset.test.labels) == sum(int((digits.test.labels == label).sum()) for label in classes)
+        if method == "Craig":
+            assert torch.equal(weights, torch.cat([memory.weights for memory in kept[:number]]))
+            assert len(weights.unique()) > 1
+        else:
+            assert weights is None
+    beside = next((tmp_path / "result").glob(f"*/*/{record['memory']}"))
+    if method == "DM":
+        assert torch.equal(Synthetic.load(beside).images, torch.cat([memory.synthetic.images for memory in kept]))
+    else:
+        indices, weights = read_subset(beside)
+        assert torch.equal(digits.train.labels[torch.from_numpy(indices)], calls[-1][1].labels)
+        assert torch.equal(digits.train.images[torch.from_numpy(indices)], calls[-1][1].images)
+        assert (weights is None) == (method == "Uniform")
 
 
 def test_a_step_is_tested_on_the_classes_seen(digits: Dataset, tmp_path: Path) -> None:
@@ -126,11 +187,15 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert [step["images"] for step in record["steps"]] == [8, 16, 24, 32, 40]
         assert all(len(step["each"]) == 2 for step in record["steps"])
         assert record["test_accuracy"] == record["steps"][-1]["test_accuracy"]
-    memory = torch.load(next((tmp_path / "result").glob("*/Craig/continual*.pt")), weights_only=True)
-    assert torch.bincount(memory["labels"]).tolist() == [4] * 10
-    assert len(memory["indices"].unique()) == 40
-    images = torch.load(next((tmp_path / "result").glob("*/RandomReal/continual*.pt")), weights_only=True)["images"]
-    assert images.shape == (40, 1, 8, 8)
+    memory = np.load(next((tmp_path / "result").glob("*/Craig/continual*.npz")))
+    assert np.bincount(memory["classes"]).tolist() == [4] * 10
+    assert len(set(memory["indices"])) == len(memory["weights"]) == 40
+    assert Synthetic.load(next((tmp_path / "result").glob("*/RandomReal/continual*.pt"))).images.shape == (40, 1, 8, 8)
+    written = (tmp_path / "result/tables/continual.md").read_text()
+    assert written.split("\n\n", 1)[1] in printed
+    assert command(["figures", str(tmp_path / "result")]) == 0
+    assert (tmp_path / "result/figures/continual.png").stat().st_size > 1000
+    capsys.readouterr()
     assert read_records(tmp_path / "result") == ([], []), "tables of whole datasets leave them out"
     assert len(read_records(tmp_path / "result", "continual")[0]) == 6
     assert script.main(words) == 0
@@ -141,7 +206,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert "| Craig" in printed.out
     assert f"{damaged} is no whole record" in printed.err
-    assert "MLP,Craig,2," in (tmp_path / "result/tables/continual.csv").read_text()
+    assert "MLP,5,4,Craig,2," in (tmp_path / "result/tables/continual.csv").read_text()
 
 
 def test_report_is_of_all_networks_and_orders() -> None:
@@ -153,7 +218,7 @@ def test_report_is_of_all_networks_and_orders() -> None:
     records = [
         {
             "dataset": "digits", "test_model": "MLP", "selection": name, "seed": seed, "config": config,
-            "class_order": [[0, 1], [2]],
+            "class_order": [[0, 1], [2]], "fraction": 0.1, "subset_size": 3,
             "steps": [{"each": [90.0 + seed, 92.0 + seed]}, {"each": [value, value + seed]}],
         }
         for name, value in (("A", 10.0), ("B", 20.0), ("C", 30.0))
@@ -161,10 +226,50 @@ def test_report_is_of_all_networks_and_orders() -> None:
     ]  # fmt: skip
     assert steps_of(records)["A"] == [[90, 92, 92, 94], [10, 10, 10, 12]]
     text = continual_markdown(records)
-    assert "| A      | **92.00 ± 1.63** | 10.50 ± 1.00" in text
+    assert "| A      | 3      | **92.00 ± 1.63** | 10.50 ± 1.00" in text
     assert "**30.50 ± 1.00**" in text
     assert "<u>20.50 ± 1.00</u>" in text
-    assert "digits,MLP,C,3,30.500,1.000,4" in continual_csv(records)
+    assert "digits,MLP,2,1,C,3,30.500,1.000,4" in continual_csv(records)
+    full = [{**record, "selection": "Full", "subset_size": 1297} for record in records if record["selection"] == "C"]
+    text = continual_markdown(records + full)
+    assert "| Full   | 1,297  | 92.00 ± 1.63     | 30.50 ± 1.00" in text, "everything is not ranked among memories"
+    assert "**30.50 ± 1.00**" in text
+
+
+def changed(record: dict, **config: object) -> dict:
+    return {**record, "config": {**record["config"], **config}}
+
+
+def test_runs_that_differ_are_not_taken_for_repetitions(tmp_path: Path) -> None:
+    """Options have rows of their own; steps, sizes, data, precision, networks and selection networks tables."""
+    config = {
+        "steps": 2, "memory_per_class": 1, "precision": "float32", "options": {"rho": 0.0}, "dataset": "digits",
+        "selection_network": {"model": "MLP", "epochs": 1, "seed": 0},
+        "training": {"epochs": 1, "optimizer": "SGD", "lr": 0.1, "batch": 2, "augmentation": "none"},
+    }  # fmt: skip
+    record = {
+        "dataset": "digits", "test_model": "MLP", "selection": "LCMat-S", "seed": 0, "config": config, "fraction": 0.1,
+        "subset_size": 3, "class_order": [[0, 1], [2]], "steps": [{"each": [90.0]}, {"each": [10.0]}],
+    }  # fmt: skip
+    uniform = changed({**record, "selection": "Uniform"}, options={}, selection_network=None)
+    again = changed(record, options={"rho": 5.0})
+    assert list(steps_of([record, again])) == ["LCMat-S (ρ = 0.0)", "LCMat-S (ρ = 5.0)"]
+    assert continual_markdown([record, again, uniform]).count("## ") == 1
+    others = [
+        {**changed(record, steps=3), "class_order": [[0], [1], [2]], "steps": [{"each": [1.0]}] * 3},
+        changed(record, memory_per_class=2),
+        changed(record, precision="bfloat16"),
+        changed(record, dataset_fingerprint="noise"),
+        changed(record, selection_network={"model": "MLP", "epochs": 2, "seed": 0}),
+    ]
+    for other in others:
+        text = continual_markdown([record, other, uniform])
+        assert text.count("## ") == 2
+        assert "± " not in "".join(line for line in text.splitlines() if line.startswith("|"))
+    paths = continual_figure([record, others[0]], lambda name: False, "title", tmp_path, "steps")
+    assert [path.name for path in paths] == ["steps.png", "steps.pdf", "steps-2.png", "steps-2.pdf"]
+    three = [changed({**record, "seed": seed}, selection_network={"seed": seed}) for seed in range(3)]
+    assert "3 class orders" in continual_markdown(three)
 
 
 def test_stopped_after_two_steps_and_resumed_equals_undisturbed(tmp_path: Path, monkeypatch) -> None:
@@ -189,6 +294,54 @@ def test_stopped_after_two_steps_and_resumed_equals_undisturbed(tmp_path: Path, 
     assert len(calls) == 3, "two steps of five were done"
     assert recorded(tmp_path / "broken") == recorded(tmp_path / "whole") != {}
     assert list((tmp_path / "broken" / "cache" / "checkpoints").glob("*")) == []
+
+
+def test_resume_from_a_named_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the steps, and of a step's network."""
+    words = [*QUICK, "--selection", "LCMat-S", "--checkpoint_interval", "0", "--selection_epochs", "3"]
+
+    def stopping(*_: object) -> dict:
+        raise KeyboardInterrupt
+
+    step, calls = continual._step, []
+    with monkeypatch.context() as patch:
+        patch.setattr(continual, "_step", lambda *a: stopping() if calls.append(a) or len(calls) == 2 else step(*a))
+        with pytest.raises(KeyboardInterrupt):
+            script.main([*words, *places(tmp_path)])
+    (kept,) = (tmp_path / "cache" / "checkpoints").glob("*-steps.pt")
+    with pytest.raises(UserError, match="belongs to none of these runs"):
+        script.main([*words, *places(tmp_path), "--resume", str(kept), "--seed", "1"])
+    calls.clear()
+    monkeypatch.setattr(continual, "_step", lambda *a: calls.append(a) or step(*a))
+    assert script.main([*words, *places(tmp_path), "--resume", str(kept)]) == 0
+    assert len(calls) == 4
+
+
+def test_an_image_that_holds_several_counts_once(tmp_path: Path) -> None:
+    words = [*QUICK, "--selection", "DM", "--factor", "2", "--memory_per_class", "2", "--option", "DM.iterations=1"]
+    assert script.main([*words, "DM.batch=4", *places(tmp_path)]) == 0
+    ((_, record),) = recorded(tmp_path).items()
+    assert record["subset_size"] == 20
+    assert [step["images"] for step in record["steps"]] == [4, 8, 12, 16, 20]
+    kept = Synthetic.load(next((tmp_path / "result").glob("*/DM/continual*.pt")))
+    assert (len(kept), kept.factor) == (20, 2)
+    order = continual.class_order(10, 5, 0)
+    assert kept.labels.tolist() == [label for classes in order for label in classes for _ in range(2)]
+
+
+def test_a_search_leaves_nothing_of_its_steps(tmp_path: Path) -> None:
+    words = [*QUICK, "--selection", "LBCS", "--trials", "2", "--option", "LBCS.inner_steps=1"]
+    assert script.main([*words, *places(tmp_path)]) == 0
+    assert list((tmp_path / "cache" / "checkpoints").glob("*")) == []
+    assert list((tmp_path / "result").glob("*/*/*.jsonl")) == [], "they would pass for searches on the whole dataset"
+
+
+def test_the_protocols_network_is_the_default() -> None:
+    words = ["--protocol", "continual", "--dataset", "digits", "--image_size", "16"]
+    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform"])], ROOMS)
+    assert (job.bench.settings.model, job.bench.settings.evaluations) == ("ConvNet3", 3)
+    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform", "--model", "MLP"])], ROOMS)
+    assert (job.bench.settings.model, job.bench.settings.evaluations) == ("MLP", 3)
 
 
 def test_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,6 +370,9 @@ def test_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--memory_per_class", "1000"], "the smallest class"),
         (["--fraction", "0.1"], "--fraction: continual learning keeps"),
         (["--ipc", "1"], "--ipc: continual learning keeps"),
+        (["--balance", "False"], "leave --balance out"),
+        (["--steps", "10", "--memory_per_class", "1"], "one image is too few to train the first step's network on"),
+        (["--selection", "LCMat-S", "--K", "260"], r"only C\(d\+1\) = 258 dimensions"),
         (["--val"], "--val has no meaning"),
         (["--select_only"], "--select_only has no meaning"),
         (["--protocol", "continuous"], "unknown protocol 'continuous'.*continual"),

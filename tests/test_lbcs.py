@@ -1,6 +1,7 @@
 """LBCS: relations and thresholds against hand and definition, the search against known optima, the inner loop against
 the usual training loop, files of trials that survive kills, and what of the data the search can reach."""
 
+import copy
 import functools
 import gc
 import itertools
@@ -24,7 +25,18 @@ from torch import Tensor, nn
 import main
 import methods.lbcs
 import nets
-from lcmat import Signals, data, experiment, inner_loop, lexicographic, options, provision, trials
+from lcmat import (
+    Signals,
+    data,
+    experiment,
+    grids,
+    inner_loop,
+    lexicographic,
+    options,
+    provision,
+    reports,
+    trials,
+)
 from lcmat.bench import Run, Settings, make_bench
 from lcmat.context import Context
 from lcmat.data.splits import FileSplit, TensorSplit
@@ -34,7 +46,7 @@ from lcmat.inner_loop import mean_loss, prepared, train_full_batch
 from lcmat.lexicographic import Rules, accepts, alike, asked, begun, precedes, smallest, thresholds, told
 from lcmat.selection import Subset, class_budgets
 from lcmat.settings import options_of, settings_of
-from lcmat.training import Compute, Recipe, evaluate, train
+from lcmat.training import Compute, DivergedError, Recipe, evaluate, train
 from lcmat.trials import TrialFile, read_trials, refine
 from methods import get, select
 from tests import oracles
@@ -374,6 +386,21 @@ def test_diverged_trainings_are_never_the_answer(bad: float, tmp_path: Path) -> 
     assert len(found) in {one["f2"] for one in lines[1::2]}
 
 
+@pytest.mark.parametrize("finite", [3e4, 1e30])
+def test_a_finite_loss_counts_no_more_than_one_that_is_not(finite: float) -> None:
+    """Else what is not finite would be the better of two that diverged; and if all do, there is no answer."""
+    sets, values = [], []
+
+    def objective(chosen: Tensor, trial: int) -> float:
+        sets.append(chosen.tolist())
+        values.append(math.nan if trial % 3 == 0 else finite)
+        return values[-1] if trial < 29 else 5.0
+
+    assert refine(objective, start_of(40, 20), Rules(0.2, 1.0), seed=0, trials=30).tolist() == sets[-1]
+    with pytest.raises(DivergedError, match="every training of LBCS diverged; lower inner_lr"):
+        refine(objective, start_of(40, 20), Rules(0.2, 1.0), seed=0, trials=29)
+
+
 # ---- files of trials ------------------------------------------------------------------------------------------------
 
 SEARCH = {"search": "abc", "samples": 40, "init_size": 20, "tolerance": 0.2}
@@ -416,14 +443,14 @@ def test_each_trial_is_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dies_at", [0, 1, 2, 7, 29])
 def test_a_killed_search_goes_on_bit_for_bit(dies_at: int, tmp_path: Path) -> None:
-    expected = searched(tmp_path / "whole.jsonl")
+    expected = searched(tmp_path / "whole" / "t.jsonl")
     with pytest.raises(Killed):
         searched(tmp_path / "killed.jsonl", dies_at=dies_at)
     assert len(read_trials(tmp_path / "killed.jsonl")[1]) == dies_at
     calls = []
     assert searched(tmp_path / "killed.jsonl", resume=True, calls=calls) == expected
     assert calls == list(range(dies_at, 30)), "trials were made twice, or left out"
-    assert without_seconds(tmp_path / "killed.jsonl") == without_seconds(tmp_path / "whole.jsonl")
+    assert without_seconds(tmp_path / "killed.jsonl") == without_seconds(tmp_path / "whole" / "t.jsonl")
     calls.clear()
     assert searched(tmp_path / "killed.jsonl", resume=True, calls=calls) == expected
     assert calls == []
@@ -431,8 +458,8 @@ def test_a_killed_search_goes_on_bit_for_bit(dies_at: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("rest", ["half", "whole but for its end", "noise", "another number"])
 def test_half_lines_are_ignored(rest: str, tmp_path: Path) -> None:
-    expected = searched(tmp_path / "whole.jsonl")
-    text = (tmp_path / "whole.jsonl").read_text()
+    expected = searched(tmp_path / "whole" / "t.jsonl")
+    text = (tmp_path / "whole" / "t.jsonl").read_text()
     lines = text.splitlines(keepends=True)
     end = {
         "half": lines[11][:20],
@@ -445,7 +472,7 @@ def test_half_lines_are_ignored(rest: str, tmp_path: Path) -> None:
     calls = []
     assert searched(tmp_path / "cut.jsonl", resume=True, calls=calls) == expected
     assert calls == list(range(10, 30))
-    assert without_seconds(tmp_path / "cut.jsonl") == without_seconds(tmp_path / "whole.jsonl")
+    assert without_seconds(tmp_path / "cut.jsonl") == without_seconds(tmp_path / "whole" / "t.jsonl")
 
 
 def test_a_file_is_begun_anew_unless_the_search_is_to_go_on(tmp_path: Path) -> None:
@@ -546,7 +573,7 @@ def test_images_are_normalised_once_or_whenever_they_are_needed(
     calls = []
     counted = Compute.inputs
     monkeypatch.setattr(Compute, "inputs", lambda self, images: (calls.append(len(images)), counted(self, images))[1])
-    monkeypatch.setattr(inner_loop, "PASS_IMAGES", 128)
+    monkeypatch.setattr(inner_loop, "PASS_IMAGES", {"cpu": 128})
     held = prepared(split, compute)
     assert sum(calls) == 300
     found = [(mean_loss(Net(), held), *held.take(torch.tensor([5, 2])))]
@@ -621,23 +648,112 @@ def trained_sets(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "unbalanced"])
+@pytest.mark.parametrize("init_balance", [None, True])
 def test_the_budget_is_the_start_and_the_answer_is_a_set_that_was_tried(
-    balanced: bool, context: Context, monkeypatch: pytest.MonkeyPatch
+    balanced: bool, init_balance: bool | None, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Balanced, the start has as many of each class as any method would take, and the answer is in order of classes."""
+    """Random as in the paper, or with as many of each class as any method takes; the answer is in order of classes."""
     sets = trained_sets(monkeypatch)
-    subset = lbcs(context, balanced=balanced)
+    subset = lbcs(context, balanced=balanced, init_balance=init_balance)
     assert len(sets) == 6
     assert len(sets[0]) == 40
     counts = np.bincount(labels_only().labels[sets[0]], minlength=10)
     share = class_budgets(np.bincount(labels_only().labels), budget=40)
-    assert (counts.tolist() == share.tolist()) == balanced
+    assert (counts.tolist() == share.tolist()) == (balanced and init_balance is True)
     assert sorted(subset.indices.tolist()) in sets
     assert subset.balanced == balanced
     assert not subset.nested
     assert (np.diff(subset.classes) >= 0).all() == balanced
     with pytest.raises(UserError, match="not nested"):
         subset.prefix(0.01)
+
+
+def test_a_budget_for_each_class_is_where_it_starts(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where classes are left out: what is returned was trained on, whichever classes it went to."""
+    sets = trained_sets(monkeypatch)
+    for budget in ([8] * 10, [20, 20, *[0] * 8], [1, 2, *[0] * 8]):
+        sets.clear()
+        subset = lbcs(context, budget=budget, init_balance=True, step=3.0)
+        assert np.bincount(labels_only().labels[sets[0]], minlength=10).tolist() == budget
+        assert sorted(subset.indices.tolist()) in sets
+
+
+def test_another_methods_start_is_balanced(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that method chooses by itself, unless the option says otherwise; a random one is not."""
+    asked = []
+    original = methods.lbcs.select_with
+    noted = lambda *a, **k: asked.append((a[0].name, k["budget"], k["balanced"])) or original(*a, **k)  # noqa: E731
+    monkeypatch.setattr(methods.lbcs, "select_with", noted)
+    generator = torch.Generator().manual_seed(0)
+    labels = labels_only().labels
+    signals = Signals(torch.randn(300, 5, generator=generator), torch.randn(300, 10, generator=generator), labels)
+    share = class_budgets(np.bincount(labels), budget=40).tolist()
+    for more, expected in (
+        ({}, ("Moderate", share, True)),
+        ({"init_balance": False}, ("Moderate", 40, False)),
+        ({"init_selection": "Uniform"}, ("Uniform", 40, False)),
+        ({"init_selection": "Uniform", "init_balance": True}, ("Uniform", share, True)),
+    ):
+        how = {**QUICK, "trials": 1, "init_selection": "Moderate", **more}
+        select(signals, "LBCS", context=context, budget=40, **how)
+        assert asked[-1] == expected
+
+
+def test_f1_is_the_loss_on_all_samples(context: Context, split: TensorSplit, compute: Compute) -> None:
+    """Of a fresh network that was trained on the chosen ones, written out."""
+    chosen = torch.arange(0, 300, 7)
+    loss = methods.lbcs.TrainingLoss(prepared(split, compute), [Net()], context, 3, 0.01, 0)
+    expected = copy.deepcopy(loss.starts[0])
+    x, y = compute.inputs(split.images), split.labels
+    optimizer = torch.optim.Adam(expected.parameters(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        F.cross_entropy(expected(x[chosen]), y[chosen]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        of_all, of_chosen = (float(F.cross_entropy(expected(x[i]), y[i])) for i in (slice(None), chosen))
+    assert loss(chosen, 0) == pytest.approx(of_all, rel=1e-4)
+    assert abs(of_all - of_chosen) > 0.05
+
+
+@pytest.mark.parametrize("name", ["LeNet", "ResNet10"])
+@pytest.mark.filterwarnings("ignore:LeNet enlarges")
+def test_pieces_of_a_full_batch_give_its_gradient(
+    name: str, split: TensorSplit, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With BatchNorm, where a sample's gradient depends on the others, there is one piece."""
+    found, sizes = [], []
+    for size in (300, 7):
+        monkeypatch.setattr(inner_loop, "PASS_IMAGES", {"cpu": size})
+        torch.manual_seed(0)
+        network = nets.build(name, 10, 1, 8)
+        network.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+        train_full_batch(network, *prepared(split, compute).take(torch.arange(30)), 3, 1e-3, compute, seed=0)
+        found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
+    assert (7 in sizes) == (name == "LeNet")
+
+
+def test_a_full_batch_that_does_not_fit_is_told(
+    split: TensorSplit, compute: Compute, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the gradient needs is measured on two images: within a tenth of what PyTorch holds for all."""
+    network, images = nets.build("ResNet10", 10, 1, 8), prepared(split, compute)
+    held = 0
+
+    def count(value: Tensor) -> Tensor:
+        nonlocal held
+        held += 0 if isinstance(value, nn.Parameter) else value.numel() * value.element_size()
+        return value
+
+    inputs, labels = images.take(torch.arange(100))
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
+        network(inputs)
+    monkeypatch.setattr("lcmat.memory.free", lambda device: int(1.1 * held))
+    train_full_batch(network, inputs, labels, 1, 1e-3, compute, seed=0)
+    monkeypatch.setattr("lcmat.memory.free", lambda device: int(0.9 * held))
+    with pytest.raises(UserError, match=r"100 samples at once need .* GB with BatchNorm.*--inner_model"):
+        train_full_batch(network, inputs, labels, 1, 1e-3, compute, seed=0)
 
 
 def test_trainings_are_counted_and_seeds_decide(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -655,11 +771,11 @@ def test_trainings_are_counted_and_seeds_decide(context: Context, monkeypatch: p
 
 def test_the_limit_holds_for_every_training(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = trained_sets(monkeypatch)
-    lbcs(context, slack=2, bias=0.3, step=1.0, trials=15)
+    lbcs(context, slack=2, bias=0.5, step=3.0, trials=15)
     assert len(sets) == 15
     assert max(map(len, sets)) < 42
     sets.clear()
-    lbcs(context, bias=0.3, step=1.0, trials=15)
+    lbcs(context, bias=0.5, step=3.0, trials=15)
     assert max(map(len, sets)) >= 42, "the limit has to bind somewhere for the test to mean anything"
 
 
@@ -781,7 +897,7 @@ def test_networks_to_start_with_are_trained_first_and_kept(
 ) -> None:
     """The second training dies; a resumed selection makes that one and the third, and ends as an undisturbed one."""
     more = {"networks": 3, "pretrain_epochs": 2}
-    whole = replace(context, checkpoint=tmp_path / "whole.pt", log=tmp_path / "whole.jsonl")
+    whole = replace(context, checkpoint=tmp_path / "whole.pt", log=tmp_path / "whole" / "t.jsonl")
     expected = lbcs(whole, **more)
     original, made = methods.lbcs.train, []
 
@@ -792,7 +908,8 @@ def test_networks_to_start_with_are_trained_first_and_kept(
         return original(*words, **named)
 
     monkeypatch.setattr(methods.lbcs, "train", dying)
-    killed, resumed = replace(context, checkpoint=tmp_path / "killed.pt", log=tmp_path / "killed.jsonl"), False
+    log = tmp_path / "killed" / "trials.jsonl"
+    killed, resumed = replace(context, checkpoint=tmp_path / "killed.pt", log=log), False
     with pytest.raises(Killed):
         lbcs(killed, **more)
     resumed = True
@@ -807,7 +924,7 @@ def test_networks_to_start_with_are_trained_first_and_kept(
 
 @pytest.mark.parametrize("stop", [0, 1, 4])
 def test_a_killed_selection_goes_on(stop: int, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = replace(context, checkpoint=tmp_path / "whole.pt", log=tmp_path / "whole.jsonl")
+    whole = replace(context, checkpoint=tmp_path / "whole.pt", log=tmp_path / "whole" / "trials.jsonl")
     expected = lbcs(whole)
     original, done = methods.lbcs.TrainingLoss.__call__, []
 
@@ -818,7 +935,8 @@ def test_a_killed_selection_goes_on(stop: int, context: Context, tmp_path: Path,
         return original(self, chosen, trial)
 
     monkeypatch.setattr(methods.lbcs.TrainingLoss, "__call__", dying)
-    killed, resumed = replace(context, checkpoint=tmp_path / "killed.pt", log=tmp_path / "killed.jsonl"), False
+    log = tmp_path / "killed" / "trials.jsonl"
+    killed, resumed = replace(context, checkpoint=tmp_path / "killed.pt", log=log), False
     with pytest.raises(Killed):
         lbcs(killed)
     resumed = True
@@ -826,6 +944,57 @@ def test_a_killed_selection_goes_on(stop: int, context: Context, tmp_path: Path,
     assert done == list(range(6))
     assert np.array_equal(found.indices, expected.indices)
     assert without_seconds(killed.log) == without_seconds(whole.log)
+
+
+def test_a_longer_search_goes_on_from_the_shorter_ones_file(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another record, beside its own; and a shorter one takes what a longer one found."""
+    sets = trained_sets(monkeypatch)
+    whole = lbcs(replace(context, log=tmp_path / "whole" / "8.jsonl"), trials=8)
+    lbcs(replace(context, log=tmp_path / "5.jsonl"), trials=5)
+    (tmp_path / "6.jsonl").write_text("no search\n")
+    sets.clear()
+    longer = lbcs(replace(context, log=tmp_path / "8.jsonl", resume=True), trials=8)
+    assert len(sets) == 3
+    assert np.array_equal(longer.indices, whole.indices)
+    assert len(read_trials(tmp_path / "8.jsonl")[1]) == 8
+    assert len(read_trials(tmp_path / "5.jsonl")[1]) == 5
+    sets.clear()
+    lbcs(replace(context, log=tmp_path / "7.jsonl", resume=True), trials=7)
+    assert sets == []
+    lbcs(replace(context, log=tmp_path / "4.jsonl"), trials=4)
+    assert len(sets) == 4, "without resume nothing is taken"
+
+
+@pytest.mark.parametrize("more", [{"batch": 7}, {"lr": 0.7}, {"weight_decay": 0.7}], ids=str)
+def test_a_recipe_that_no_training_follows_does_not_matter(more: dict, context: Context, tmp_path: Path) -> None:
+    """The inner loop has its own; networks that are trained first follow it."""
+    other = replace(context, recipe=replace(context.recipe, **more))
+    for number, how in enumerate(({}, {"pretrain_epochs": 1})):
+        log = tmp_path / str(number) / "trials.jsonl"
+        lbcs(replace(context, log=log), trials=2, **how)
+        if how:
+            with pytest.raises(UserError, match="another search"):
+                lbcs(replace(other, log=log, resume=True), trials=2, **how)
+        else:
+            lbcs(replace(other, log=log, resume=True), trials=2)
+
+
+def test_flags_that_lbcs_does_not_read_leave_its_search_alone(bench: Callable) -> None:
+    """The selection's key; and the released code's whole numbers are the same settings as ours with a point."""
+    keys, runs = [], {}
+    for more in ({}, {"pretrain_epochs": 1}):
+        for batch in (64, 32):
+            own = bench(**more)
+            own = replace(own, settings=replace(own.settings, selection_recipe=Recipe(epochs=1, batch=batch)))
+            run = Run(get("LBCS").under(own.settings.options), 0, budget=50)
+            keys.append(experiment.selection_key(experiment.configuration(own, run)))
+    assert keys[0] == keys[1]
+    assert keys[2] != keys[3]
+    for value in (0, 0.0, 8, 8.0):
+        runs[repr(value)] = json.dumps(get("LBCS").resolved(0, 0, {"bias": value, "step": value or 1}))
+    assert runs["0"] == runs["0.0"] != runs["8"] == runs["8.0"]
 
 
 OTHERS = {
@@ -1075,6 +1244,13 @@ def test_nothing_to_draw(
 
 
 CONFIGS = sorted((ROOT / "configs").glob("lbcs_table2_*.yaml"))
+ROBUSTNESS = ROOT / "configs" / "lbcs_robustness_fashionmnist.yaml"
+
+
+def lines_of(path: Path) -> list:
+    """The command lines of a grid."""
+    parser = options.build_parser("test")
+    return grids.read_grid(path, [], parser, list(reports.REPORTS)).lines
 
 
 def test_there_is_an_experiment_for_each_dataset_of_table_2() -> None:
@@ -1084,7 +1260,7 @@ def test_there_is_an_experiment_for_each_dataset_of_table_2() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_experiments_hold_what_can_be_run(path: Path) -> None:
     """Every name and option is known, sizes are those of Table 2, and the table's methods are all there."""
-    args = options.parse(["--config", str(path)])
+    (args,) = lines_of(path)
     assert args.budget == [1000, 2000, 3000, 4000]
     assert (args.trials, args.tolerance) == (500, 0.2)
     table = {"Uniform", "EL2N", "GraNd", "Influential", "Moderate", "CCS", "Probabilistic", "LBCS"}
@@ -1096,6 +1272,17 @@ def test_experiments_hold_what_can_be_run(path: Path) -> None:
         method.resolved(10, 84, experiment.options_of(made, method))
     assert {args.model, args.inner_model or args.model} <= set(nets.names())
     assert args.dataset in data.names()
+
+
+def test_experiments_share_their_settings() -> None:
+    """The part of Table 2 that was run, and robustness, have those of the whole, but for precision and threads."""
+    (whole,) = lines_of(ROOT / "configs" / "lbcs_table2_fashionmnist.yaml")
+    apart = {"selection", "budget", "seed", "given", "config", "label_noise", "long_tail", "init_selection"}
+    for path in (ROOT / "configs" / "lbcs_fashionmnist.yaml", ROBUSTNESS):
+        for line in lines_of(path):
+            differ = {name for name, value in vars(line).items() if value != getattr(whole, name)} - apart
+            assert differ <= ({"precision", "threads"} if path != ROBUSTNESS else set())
+    assert [(line.label_noise, line.long_tail) for line in lines_of(ROBUSTNESS)] == [(0.3, None), (None, 100)]
 
 
 def test_init_size_is_a_key_of_yaml_too(tmp_path: Path) -> None:

@@ -88,6 +88,22 @@ def test_an_export_after_training_is_of_the_recorded_subset(tmp_path: Path, digi
         assert np.array_equal(np.array(image), digits.train.images[index, 0].numpy())
 
 
+def test_an_export_stands_under_the_labels_that_are_trained_on(folder: Path, tmp_path: Path) -> None:
+    """Wrong ones included; two files of one name do not meet in one class."""
+    flags = ["--select_only", "--label_noise", "0.5"]
+    assert call(*words(folder, tmp_path), "--fraction", "1.0", *flags, "--export", tmp_path / "out") == 0
+    noisy = data.load("ImageFolder", folder, image_size=8, label_noise=0.5).train
+    wrong = 0
+    for path, label in zip(noisy.paths, noisy.labels.tolist(), strict=True):
+        own, _, name = path.relative_to(folder / "train").as_posix().partition("/")
+        shown = sorted(p.name for p in (folder / "train").iterdir())[label]
+        wrong += shown != own
+        target = tmp_path / "out/train" / shown / (name if shown == own else f"{own}-{name.replace('/', '-')}")
+        assert target.read_bytes() == path.read_bytes()
+    assert wrong
+    assert len(list((tmp_path / "out/train").rglob("*.png"))) == len(noisy.paths)
+
+
 def test_exports_that_cannot_be(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("precious")

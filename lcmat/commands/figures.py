@@ -3,7 +3,9 @@
 python -m lcmat figures result
 """
 
+import methods
 from lcmat.commands.tables import existing_folder, report
+from lcmat.continual_report import continual_figure
 from lcmat.errors import UserError
 from lcmat.figures import write_figures
 from lcmat.files import check_writable
@@ -18,9 +20,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("save_path", metavar="SAVE_PATH", nargs="?", default="result", help="folder of records")
     folder = existing_folder(parser.parse_args(argv).save_path)
     check_writable(folder)
-    found, damaged = read_records(folder)
-    report(damaged)
+    (found, damaged), (steps, more) = read_records(folder), read_records(folder, "continual")
+    report(damaged + more)
     paths = write_figures(accuracy_tables(found), folder / "figures")
+    if steps:
+        title, makes_images = "Continual learning: mean ± standard deviation", methods.condensers().__contains__
+        paths += continual_figure(steps, makes_images, title, folder / "figures", "continual")
     if not paths:
         raise UserError(f"no method below {folder} has records at two fractions or more: nothing to draw")
     for path in paths:

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from lcmat.comparison import compare, comparison_markdown
-from lcmat.continual_report import continual_csv, continual_markdown
+from lcmat.continual_report import write_continual
 from lcmat.errors import UserError
-from lcmat.files import check_writable, write_text
+from lcmat.files import check_writable
 from lcmat.options import Parser
 from lcmat.records import read_records
 from lcmat.table_text import accuracy_markdown, write_tables
@@ -41,17 +41,14 @@ def main(argv: list[str]) -> int:
         return _side_by_side(folder, existing_folder(args.other))
     check_writable(folder)
     tables, damaged = write_tables(folder)
-    continual, more = read_records(folder, "continual")
+    continual, more = write_continual(folder)
     report(damaged + more)
     if not tables and not continual:
         raise UserError(f"no records below {folder}; run main.py with --save_path {folder} first")
     written = ["accuracy.md", "accuracy.csv"]
     print(accuracy_markdown(tables), end="")
     if continual:
-        text = "# Continual learning\n\n" + continual_markdown(continual)
-        print(text, end="")
-        write_text(folder / "tables" / "continual.md", text)
-        write_text(folder / "tables" / "continual.csv", continual_csv(continual))
+        print(continual, end="")
         written += ["continual.md", "continual.csv"]
     print(f"\nwritten to {folder / 'tables'}: {', '.join(written)}", file=sys.stderr)
     return 0

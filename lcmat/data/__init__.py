@@ -92,7 +92,8 @@ def load(
     mean, std = (source.mean, source.std) if source.mean else channel_statistics(train.sample(2000))
     if len(mean) != train.image_shape[0]:
         raise UserError(f"{name} should have {len(mean)} channels, but its images have {train.image_shape[0]}")
-    dataset = Dataset(_public_name(name), train, test, classes, mean, std, augmentation or source.augmentation)
+    how = augmentation or source.augmentation
+    dataset = Dataset(_public_name(name), train, test, classes, mean, std, how, measured=not source.mean)
     return varied(dataset, label_noise, long_tail)
 
 

@@ -155,6 +155,7 @@ class Dataset:
 
     mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation`.
     variant: what was done to the training split, by the names of `lcmat.data.variants`; empty: nothing.
+    measured: whether mean and std are those of the training images here, none being published.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Dataset:
     std: tuple[float, ...]
     augmentation: str = "none"
     variant: dict[str, float] = field(default_factory=dict)
+    measured: bool = False
 
     def __post_init__(self) -> None:
         for part, split in (("training", self.train), ("test", self.test)):
