@@ -240,7 +240,7 @@ def test_all_ways_make_the_same_trial() -> None:
     """What is compared does the same: the loss on all images after the same steps."""
     compute = Compute(torch.device("cpu"), torch.float32, (0.2861,), (0.3530,))
     losses = {name: trial() for name, trial in training._trials(random_images(60), compute, torch.arange(20)).items()}
-    assert len(losses) == 3
+    assert len(losses) == 4
     assert max(losses.values()) == pytest.approx(min(losses.values()), rel=1e-5)
 
 
@@ -254,7 +254,7 @@ def test_the_inner_loop_is_measured_and_tabulated(tmp_path: Path, monkeypatch: p
     assert "20 full-batch steps of Adam on 2 images" in text
     assert "`python -m lcmat benchmark inner --images 50`" in text
     rows = json.loads((tmp_path / "benchmarks" / "inner.json").read_text())["measurements"]
-    assert set(rows) == {"this library", "its usual training loop", "plain loop"}
+    assert set(rows) == {"this library", training.TOGETHER, "its usual training loop", "plain loop"}
     assert all(len(row["values"]) == 2 for row in rows.values())
     assert all(f"| {name}" in text for name in rows)
     monkeypatch.setattr(training, "_trials", None)
