@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from lcmat.loss_difference import LastLayer, coefficients, sharpness
 from lcmat.planning import Job
 from lcmat.selection import Subset
 from lcmat.signals import Signals
+from lcmat.tables import are_several, options_by_fraction, row_name
 
 # Part of every cache key: raise it when the meaning of a row changes.
 CACHE_FORMAT = 1
@@ -37,7 +39,7 @@ Row = dict[str, object]
 class How:
     """What an analysis is measured with. radius: ρ of Eq. 4 and 6. objective: ρ and K of LCMat-S's distance.
 
-    starts, steps: of the ascent over the last layer; network_steps: over all parameters, from the gradient's direction.
+    starts, steps: of the ascent over the last layer; network_starts, network_steps: over all parameters.
     images: of the fixed sample of T. points, span: of the landscape's grid, from −span to span filter norms.
     """
 
@@ -45,6 +47,7 @@ class How:
     objective: tuple[float, int | None] = (0.1, None)
     starts: int = 4
     steps: int = 20
+    network_starts: int = 2
     network_steps: int = 3
     images: int = 1000
     points: int = 21
@@ -53,7 +56,7 @@ class How:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One subset: by which method, what share of T (in numbers), and by which seed."""
+    """One subset: by which method (with options and network, if there are several), what share of T, by which seed."""
 
     method: str
     fraction: float
@@ -74,10 +77,11 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The cases of one f_T."""
+    """The cases of one f_T. network_name: what tells it from others of the same seed, "" if there are none."""
 
     bench: Bench
     seed: int
+    network_name: str
     cases: list[Case]
 
     @functools.cached_property
@@ -118,25 +122,62 @@ def groups_of(jobs: list[Job]) -> list[Group]:
     Of jobs that train several networks on one subset there is one case. Raises UserError for synthetic images, which
     are no subset of T.
     """
+    jobs = [job for job in jobs if not _whole(job)]
+    names, networks = _names(jobs), _network_names(jobs)
     groups: dict[tuple, Group] = {}
-    seen: set[str] = set()
+    seen: set[tuple] = set()
     for job in tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False):
-        if is_condensation(job.run):
-            raise UserError(f"{job.run.method.name} makes images; an analysis of the loss on T takes subsets of T")
         key = experiment.selection_key(job.config)
-        if key in seen or job.run.method.everything:
-            continue
-        seen.add(key)
         bench, seed = job.bench, job.run.seed
         place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
-        group = groups.setdefault(place, Group(bench, seed, []))
+        if (key, place) in seen:  # of several networks that are trained on one subset
+            continue
+        seen.add((key, place))
+        group = groups.setdefault(place, Group(bench, seed, networks[_network_key(job)], []))
         subset, facts = experiment.saved_subset(bench, job.run)
-        if bench.ratio(job.run) is None:  # a held-out split makes it another network by intent
+        # A held-out split makes it another network by intent, and others than f_T are not looked at.
+        if bench.ratio(job.run) is None and job.run.needs & provision.OF_THE_NETWORK:
             _check_network(group, facts)
-        group.cases.append(Case(job.run.method.name, job.config["fraction"], seed, subset))
+        name = names[key] + (f" [{group.network_name}]" if group.network_name else "")
+        group.cases.append(Case(name, job.config["fraction"], seed, subset))
     if not groups:
         raise UserError("there is no subset to analyse; name methods other than Full")
     return list(groups.values())
+
+
+def _whole(job: Job) -> bool:
+    if is_condensation(job.run):
+        raise UserError(f"{job.run.method.name} makes images; an analysis of the loss on T takes subsets of T")
+    return job.run.method.everything
+
+
+def _names(jobs: list[Job]) -> dict[str, str]:
+    """Return what to call each job's subset: its method, with its options where that was run with several sets."""
+    heads = [{"selection": job.config["selection"], **job.config} for job in jobs]
+    records = [{**head, "config": job.config} for head, job in zip(heads, jobs, strict=True)]
+    several = {name: are_several(sets) for name, sets in options_by_fraction(records).items()}
+    return {
+        experiment.selection_key(job.config): row_name(record, several[record["selection"]])
+        for job, record in zip(jobs, records, strict=True)
+    }
+
+
+def _network_key(job: Job) -> str:
+    return json.dumps(_of_the_network(job), sort_keys=True, default=str)
+
+
+def _of_the_network(job: Job) -> dict[str, object]:
+    """Return what determines the network f_T of a job, but for its seed."""
+    settings = job.bench.settings
+    dataset = {"dataset": job.bench.dataset.name, "image_size": job.bench.dataset.image_shape[1]}
+    return {**dataset, "network": settings.model, **asdict(settings.selection_recipe)}
+
+
+def _network_names(jobs: list[Job]) -> dict[str, str]:
+    """Return by key what tells each network from the others, "" if there is one (of each seed)."""
+    known = {_network_key(job): _of_the_network(job) for job in jobs}
+    differ = [name for name in next(iter(known.values()), {}) if len({str(one[name]) for one in known.values()}) > 1]
+    return {key: ", ".join(f"{name} {one[name]}" for name in differ) for key, one in known.items()}
 
 
 def _check_network(group: Group, recorded: dict | None) -> None:
@@ -207,11 +248,13 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
         of_network = {}
         if how.network_steps:
             what = {"analysis": "network sharpness", "radius": how.radius, "steps": how.network_steps}
+            what |= {"starts": how.network_starts}
             make = functools.partial(_network_sharpness, group, case, how)
             of_network = group.kept(what | {"images": how.images}, case, make)
         eq6, eq6_abs = (
             terms["gradient"] + half * value for value in (terms["highest"], max(terms["highest"], -terms["lowest"]))
         )
+        eq7 = terms["gradient"] + half * terms["diagonal"]
         rows.append(
             case.row
             | {
@@ -220,7 +263,8 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
                 "eq6_abs": eq6_abs,
                 "above_eq6": int(of_layer["sharpness"] > eq6),
                 "above_eq6_abs": int(of_layer["sharpness"] > eq6_abs),
-                "eq7": terms["gradient"] + half * terms["diagonal"],
+                "eq7": eq7,
+                "above_eq7": int(of_layer["sharpness"] > eq7),
                 "difference": of_layer["difference"],
                 "network_sharpness": of_network.get("sharpness"),
                 "network_gradient": of_network.get("gradient"),
@@ -244,7 +288,9 @@ def _network_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
     network = group.network.to(compute.device, memory_format=torch.channels_last)
     at = loss_surface.difference(network, sample, chosen, weights, compute)
     size = sum(value.numel() for value in network.parameters())
-    value, base, norm = sharpness(at, torch.zeros(size, device=compute.device), how.radius, 1, how.network_steps)
+    value, base, norm = sharpness(
+        at, torch.zeros(size, device=compute.device), how.radius, how.network_starts, how.network_steps
+    )
     return {"sharpness": value, "difference": base, "gradient": norm}
 
 
@@ -258,7 +304,7 @@ def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
         for case in (None, *group.cases):
             if case is None:
                 index, own = loss_surface.stratified(train.labels, how.images), {"images": how.images}
-                first = {"method": "T", "fraction": 1.0, "seed": group.seed, "samples": len(index)}
+                first = _of_t(group, len(index))
             else:
                 index, own, first = torch.from_numpy(case.subset.indices), {}, case.row
             weights = loss_surface.relative_weights(case and case.subset, len(index))
@@ -271,6 +317,12 @@ def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
                 for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2)
             ]
     return {"": rows}
+
+
+def _of_t(group: Group, count: int) -> Row:
+    """The columns that tell what is of T itself from the cases."""
+    name = "T" + (f" [{group.network_name}]" if group.network_name else "")
+    return {"method": name, "fraction": 1.0, "seed": group.seed, "samples": count}
 
 
 def _surface(group: Group, index: Tensor, weights: Tensor, places: list[float], label: str) -> dict[str, Tensor]:
@@ -291,18 +343,25 @@ def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:
         order, values = _by_variance(signals)
         top = values[order[:10_000]]
         spectrum += [
-            {"seed": group.seed, "rank": rank, "variance": float(value), "share": float(share)}
+            {
+                "network": group.network_name,
+                "seed": group.seed,
+                "rank": rank,
+                "variance": float(value),
+                "share": float(share),
+            }
             for rank, (value, share) in enumerate(zip(top, top.cumsum(0) / values.sum(), strict=True), 1)
         ]
         classes = signals.labels.unique().tolist()
         orders = {label: _by_variance(signals[signals.labels == label])[0] for label in classes}
-        for case in group.cases:
+        for case in tqdm(group.cases, desc=f"variance, seed {group.seed}", disable=None, leave=False):
             difference = layer.diagonal(group.coefficients(case)).flatten().abs()
             places.append(case.row | {"class": "all"} | _place(order, difference))
             chosen = torch.from_numpy(case.subset.indices).to(signals.labels.device)
+            weights = loss_surface.relative_weights(case.subset, len(chosen)).to(chosen.device, torch.float64)
             for label in classes:
                 own = torch.where(signals.labels == label, 1.0, 0.0).double()
-                picked = torch.zeros_like(own).index_add_(0, chosen, torch.ones_like(chosen, dtype=own.dtype)) * own
+                picked = torch.zeros_like(own).index_add_(0, chosen, weights) * own
                 if picked.sum() == 0:
                     continue
                 difference = layer.diagonal(own / own.sum() - picked / picked.sum()).flatten().abs()
@@ -319,7 +378,7 @@ def _by_variance(signals: Signals) -> tuple[Tensor, Tensor]:
 def _place(order: Tensor, difference: Tensor) -> dict[str, int]:
     """Return at which place in the order, from 1, the largest difference stands: it lies in 𝒦 for K as large."""
     rank = 1 + int((order == difference.argmax()).nonzero()[0, 0])
-    return {"rank": rank, "in_10": int(rank <= 10), "in_100": int(rank <= 100)}
+    return {"rank": rank} | {f"in_{size}": int(rank <= size) for size in (10, 100, 1000)}
 
 
 def overlap(groups: list[Group], how: How) -> dict[str, list[Row]]:
@@ -374,7 +433,7 @@ def diagonal(groups: list[Group], how: How) -> dict[str, list[Row]]:
                     None,
                     lambda g=group, c=c: {"pair": list(g.layer.extreme_eigenvalues(c))},
                 )["pair"]
-                first = {"method": "T", "fraction": 1.0, "seed": group.seed, "samples": len(group.signals)}
+                first = _of_t(group, len(group.signals))
             else:
                 terms = _terms(group, case)
                 low, high, first = terms["lowest"], terms["highest"], case.row

@@ -34,6 +34,11 @@ def means(rows: list[Row], columns: tuple[str, ...]) -> dict[tuple[str, float], 
     return {key: {name: mean_std(values) for name, values in cell.items()} for key, cell in cells.items()}
 
 
+def _is_t(method: str) -> bool:
+    """Tell whether a row is of T itself, by whatever network."""
+    return method.partition(" [")[0] == "T"
+
+
 def _methods(rows: list[Row]) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows))
 
@@ -125,24 +130,25 @@ def _contours(rows: Rows, title: str, radius: float) -> plt.Figure:
         z = np.array([[surface[x, y] for x in places] for y in places])
         drawn = axes.contour(places, places, z, levels=levels, cmap="viridis", linewidths=0.9, norm="log")
         axes.plot(0, 0, marker="+", color="black")
-        name = "T (fixed sample)" if method == "T" else f"{method} {100 * fraction:.4g}%"
+        name = f"{method} (fixed sample)" if _is_t(method) else f"{method} {100 * fraction:.4g}%"
         axes.set_title(f"{name}\nloss at θ: {surface[0.0, 0.0]:.3g}" if (0.0, 0.0) in surface else name, fontsize=8)
         axes.tick_params(labelsize=6)
     figure.colorbar(drawn, ax=panels, label="loss", shrink=0.7)
-    figure.suptitle(f"{title}: loss around θ, filter-normalised random directions", fontsize=10)
+    figure.suptitle(f"{title}, seed {first}: loss around θ, filter-normalised random directions", fontsize=10)
     return figure
 
 
 def _spectrum(rows: Rows, title: str, radius: float) -> plt.Figure:
     """Fig. 6, and how often the true k of Eq. 8 is among the K dimensions that vary most."""
     figure, (left, right) = _panels(2, 4.2, 3.6)
-    for number, seed in enumerate(dict.fromkeys(row["seed"] for row in rows["-spectrum"])):
-        some = [row for row in rows["-spectrum"] if row["seed"] == seed]
+    networks = dict.fromkeys((row["seed"], row["network"]) for row in rows["-spectrum"])
+    for number, (seed, network) in enumerate(networks):
+        some = [row for row in rows["-spectrum"] if (row["seed"], row["network"]) == (seed, network)]
         left.plot(
             [row["rank"] for row in some],
             [row["variance"] for row in some],
             color=COLOURS[number % len(COLOURS)],
-            label=f"seed {seed}",
+            label=f"seed {seed}" + (f", {network}" if network else ""),
         )
     left.axvline(100, color="0.5", linestyle="--", linewidth=1)
     values = [row["variance"] for row in rows["-spectrum"] if row["variance"] > 0]
@@ -150,7 +156,8 @@ def _spectrum(rows: Rows, title: str, radius: float) -> plt.Figure:
     left.set_yscale("log")
     left.set_xlabel("dimension k, sorted")
     left.set_ylabel("Var(λ_k)")
-    left.legend(fontsize=8)
+    if len(networks) <= 8:
+        left.legend(fontsize=8)
     sizes = np.unique(np.geomspace(10, 1000, 40).round().astype(int))
     for scope, style in (("all", "-"), ("class", "--")):
         for place, fraction in enumerate(_fractions(rows[""])):
@@ -209,7 +216,7 @@ def _diagonality(rows: Rows, title: str, radius: float) -> plt.Figure:
     """The share of the Frobenius norm on the diagonal, and λ₁ beside the largest diagonal entry."""
     keys = list(dict.fromkeys((row["method"], row["fraction"]) for row in rows[""]))
     cells = means(rows[""], ("share", "lambda_abs", "diagonal"))
-    names = ["H_T" if method == "T" else f"{method} {100 * f:.4g}%" for method, f in keys]
+    names = [method.replace("T", "H_T", 1) if _is_t(method) else f"{method} {100 * f:.4g}%" for method, f in keys]
     figure, (left, right) = _panels(2, 0.3 * len(keys) + 1.6, 4.2)
     for axes, columns in ((left, ("share",)), (right, ("lambda_abs", "diagonal"))):
         for number, column in enumerate(columns):

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
+from tqdm import tqdm
 
 from lcmat import seeds
 from lcmat.curvature import errors, probabilities, with_bias
+from lcmat.errors import UserError
 from lcmat.selection import Subset
 from lcmat.signals import Signals
 
@@ -87,20 +89,21 @@ class LastLayer:
         if size <= DENSE:
             values = np.linalg.eigvalsh(np.stack([flat(row) for row in np.eye(size)]))
             return float(values[0]), float(values[-1])
-        operator = LinearOperator((size, size), matvec=flat, dtype=np.float64)
         start = np.random.default_rng(0).standard_normal(size)  # eigsh draws it anew each time otherwise
-        # Without negative c the Hessian is positive semidefinite, and zero for equal moves of all classes; Lanczos
-        # would not converge to so many equal eigenvalues.
-        convex = bool((c >= 0).all())
-        low, high = (
-            0.0 if which == "SA" and convex
-            else float(eigsh(operator, k=1, which=which, v0=start, tol=1e-7, return_eigenvectors=False)[0])
-            for which in ("SA", "LA")
-        )  # fmt: skip
-        return low, high
+        # What is nothing but rounding has no largest eigenvalue: S = T.
+        if np.linalg.norm(flat(start)) <= 1e-13 * float(c.abs().sum() * self.h.square().sum(1).max()) * size**0.5:
+            return 0.0, 0.0
+        largest = _largest(flat, start)
+        # Without negative c the Hessian is positive semidefinite, and zero for equal moves of all classes.
+        if bool((c >= 0).all()):
+            return 0.0, largest
+        # The other end is the largest by size once the spectrum is moved, so that it may be near zero, or many times
+        # the same, as where all of S is classified surely.
+        other = largest + _largest(lambda v: flat(v) - largest * v, start)
+        return min(largest, other), max(largest, other)
 
     def frobenius(self, several: Sequence[Tensor]) -> list[float]:
-        """Return the Frobenius norm of the Hessian under each c: block by block of C(C+1)/2, (d+1)² numbers at once.
+        """Return the Frobenius norm of the Hessian under each c: block by block of C(C+1)/2, (d+1)² numbers of each c.
 
         The first c must count all samples of T; the blocks of T are formed once for all that follow, since every other
         differs from it in its subset's samples only.
@@ -108,7 +111,8 @@ class LastLayer:
         first, rest = several[0], [c - several[0] for c in several[1:]]
         squares = [0.0] * len(several)
         parts = [_counting(c, self.p, self.h) for c in (first, *rest)]
-        for i, j in itertools.combinations_with_replacement(range(self.shape[0]), 2):
+        pairs = list(itertools.combinations_with_replacement(range(self.shape[0]), 2))
+        for i, j in tqdm(pairs, desc="Frobenius norm", disable=None, leave=False):
             blocks = [_block(c, p, h, i, j) for c, p, h in parts]
             for number, block in enumerate(blocks):
                 whole = block if number == 0 else blocks[0] + block
@@ -127,6 +131,16 @@ class LastLayer:
             return value, (c[:, None] * a).T @ h
 
         return at
+
+
+def _largest(product: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> float:
+    """Return the eigenvalue that is largest by size. Raises UserError if Lanczos does not converge."""
+    operator = LinearOperator((len(start), len(start)), matvec=product, dtype=np.float64)
+    try:
+        found = eigsh(operator, k=1, which="LM", v0=start, ncv=40, tol=1e-9, return_eigenvectors=False)
+    except ArpackError as error:
+        raise UserError(f"the largest eigenvalue of the last layer's Hessian was not found: {error}") from error
+    return float(found[0])
 
 
 def _counting(c: Tensor, *values: Tensor) -> tuple[Tensor, ...]:

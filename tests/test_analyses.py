@@ -13,8 +13,9 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 import main as script
-from lcmat import analyses, loss_surface
+from lcmat import analyses, loss_surface, options, planning
 from lcmat.__main__ import main as command
+from lcmat.commands._rooms import ROOMS
 from lcmat.data.splits import TensorSplit
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
@@ -78,6 +79,30 @@ def test_terms_equal_autograd(seed: int, width: int) -> None:
     of_all, of_difference = layer.frobenius([coefficients(N, None), c])
     assert of_difference == pytest.approx(float(hessian.norm()), rel=1e-9)
     assert of_all == pytest.approx(layer.frobenius([coefficients(N, None)])[0])
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 6.0])
+def test_eigenvalues_where_all_of_the_subset_is_sure(scale: float) -> None:
+    """The lowest one is next to zero then, and many are alike; against the whole spectrum."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(300, 20, generator=generator, dtype=torch.float64)
+    logits = scale * features @ torch.randn(20, 10, generator=generator, dtype=torch.float64)
+    signals = Signals(features, logits, logits.argmax(1))
+    surest = logits.softmax(1).max(1).values.argsort(descending=True)[:20].numpy()
+    layer = LastLayer.of(signals)
+    c = coefficients(300, Subset(surest, np.arange(20), None, np.zeros(20, int), np.array([300]), "sure", False))
+    dense = torch.stack([layer.product(c)(row.view(layer.shape)).flatten() for row in torch.eye(210).double()])
+    values = torch.linalg.eigvalsh(dense)
+    assert layer.extreme_eigenvalues(c) == pytest.approx((float(values[0]), float(values[-1])), abs=1e-8)
+
+
+def test_a_subset_that_is_everything_leaves_no_curvature() -> None:
+    """All coefficients are zero, but for rounding where weights do not add up exactly."""
+    signals, _, _ = problem(0, LARGE)
+    for weights in (None, np.full(N, 0.7, dtype=np.float32)):
+        whole = Subset(np.arange(N), np.arange(N), weights, np.zeros(N, int), np.array([N]), "all", balanced=False)
+        found = LastLayer.of(signals).extreme_eigenvalues(coefficients(N, whole))
+        assert found == pytest.approx((0, 0), abs=1e-12)
 
 
 @pytest.mark.parametrize("width", [WIDTH, LARGE])
@@ -242,13 +267,114 @@ def test_bound_and_sharpness(folder: Path) -> None:
         assert float(row["eq6_abs"]) == pytest.approx(whole, rel=1e-4)
         # Convex losses of bounded third derivative: the quadratic model with |λ|'s largest holds up to its remainder.
         assert 0 <= float(row["sharpness"]) <= 1.5 * whole
-        assert float(row["network_sharpness"]) >= 0
+        assert int(row["above_eq7"]) == (float(row["sharpness"]) > float(row["eq7"]))
+
+
+def test_network_sharpness_of_a_small_ball_is_the_gradient(folder: Path) -> None:
+    """To first order, with T's fixed sample in T's place; and more starts find no less."""
+    flags = ["--radius", "1e-3", "--network_steps", "1", "--images", "60", "--seed", "0"]
+    rows = analysed(folder, "sharpness", *flags, "--network_starts", "1")[""]
+    for row in rows:
+        assert float(row["network_gradient"]) > 0.01
+        assert float(row["network_sharpness"]) == pytest.approx(float(row["network_gradient"]), rel=0.05)
+    more = analysed(folder, "sharpness", *flags, "--network_starts", "3")[""]
+    for one, other in zip(rows, more, strict=True):
+        assert float(other["network_sharpness"]) >= float(one["network_sharpness"]) * (1 - 1e-6)
+
+
+def groups(folder: Path, *flags: str) -> list[analyses.Group]:
+    """What the commands above measure."""
+    places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
+    return analyses.groups_of(planning.plan([options.parse([*FLAGS, *places, *flags])], ROOMS))
+
+
+def test_variance_within_classes_by_brute_force(folder: Path) -> None:
+    """Weighted means of each sample's own diagonal p(1 − p) h², class by class, for a method with weights."""
+    (group, _), rows = groups(folder), analysed(folder, "variance")[""]
+    signals = group.signals
+    p = signals.logits.double().softmax(1)
+    h = torch.cat([signals.features.double(), torch.ones(len(signals), 1)], 1).square()
+    each = (p * (1 - p))[:, :, None] * h[:, None]
+    (case,) = (case for case in group.cases if (case.method, case.fraction) == ("Craig", 0.05))
+    weights = torch.from_numpy(case.subset.weights).double()
+    assert len(weights.unique()) > 1
+    for label in range(10):
+        own = each[signals.labels == label]
+        inside = torch.from_numpy(case.subset.classes == label)
+        picked = each[torch.from_numpy(case.subset.indices)[inside]]
+        share = weights[inside] / weights[inside].sum()
+        k = int((own.mean(0) - (share[:, None, None] * picked).sum(0)).abs().argmax())
+        variance = own.var(0, correction=0).flatten()
+        rank = 1 + int((variance > variance[k]).sum())
+        place = ("Craig", "0.05", "0", str(label))
+        (row,) = (r for r in rows if (r["method"], r["fraction"], r["seed"], r["class"]) == place)
+        assert int(row["rank"]) == rank
+        assert [int(row[f"in_{size}"]) for size in (10, 100, 1000)] == [int(rank <= size) for size in (10, 100, 1000)]
+
+
+def test_middle_of_each_landscape_is_its_loss(folder: Path) -> None:
+    """Of the fixed sample, and of every subset with its weights, from the logits that the signals hold."""
+    rows = analysed(folder, "landscape", "--points", "3", "--images", "40", "--seed", "0")[""]
+    assert len(rows) == 9 * (1 + 6)
+    middle = {(r["method"], r["fraction"]): float(r["loss"]) for r in rows if float(r["x"]) == float(r["y"]) == 0}
+    (group,) = groups(folder, "--seed", "0")
+    each = F.cross_entropy(group.signals.logits, group.signals.labels, reduction="none")
+    sample = loss_surface.stratified(group.signals.labels, 40)
+    assert middle["T", "1"] == pytest.approx(float(each[sample].mean()), rel=1e-3)
+    for case in group.cases:
+        weights = loss_surface.relative_weights(case.subset, len(case.subset))
+        expected = float((weights * each[torch.from_numpy(case.subset.indices)]).sum())
+        assert middle[case.method, f"{case.fraction:g}"] == pytest.approx(expected, rel=1e-3)
+    losses = {key: {float(r["loss"]) for r in rows if (r["method"], r["fraction"]) == key} for key in middle}
+    assert all(len(surface) == 9 for surface in losses.values())
+
+
+def test_options_and_networks_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    """Of a grid, as the documented command takes it."""
+    path = tmp_path / "varied.yaml"
+    path.write_text(
+        "title: Varied\nruns: {dataset: digits, model: MLP, selection: [LCMat-S, Uniform], fraction: [0.05]}\n"
+        "vary: {rho: [0, 50], selection_epochs: [1, 2], device: [cpu], precision: [float32], threads: [1]}\n"
+    )
+    places = ["--save_path", str(tmp_path / "result"), "--cache_path", str(tmp_path / "cache")]
+    for name in ("overlap", "variance"):
+        assert command(["analysis", name, str(path), *places]) == 0
+    rows = list(csv.DictReader((tmp_path / "result/tables/overlap-varied-jaccard.csv").open()))
+    names = {row["method"] for row in rows}
+    assert len(names) == 6, "two values of ρ and two networks, and Uniform by each of them"
+    assert any("ρ = 50.0" in name and name.endswith("[epochs 2]") for name in names)
+    assert len(rows) == 2 * 3 * 3
+    spectrum = csv.DictReader((tmp_path / "result/tables/variance-varied-spectrum.csv").open())
+    assert {row["network"] for row in spectrum} == {"epochs 1", "epochs 2"}
+
+
+def test_files_of_indices_are_subsets_too(folder: Path, tmp_path: Path) -> None:
+    """Anyone's; alone, or beside methods."""
+    np.savez(tmp_path / "mine.npz", indices=np.arange(65), weights=np.linspace(1, 2, 65))
+    (tmp_path / "list.txt").write_text("".join(f"{i}\n" for i in range(0, 1290, 20)))
+    files = ["--subset", str(tmp_path / "mine.npz"), str(tmp_path / "list.txt"), "--seed", "0"]
+    rows = analysed(folder, "bound", *files, "--fraction", "0.05")[""]
+    assert [row["method"] for row in rows] == ["Uniform", "LCMat-S", "Craig", "mine", "list"]
+    alone = [word for word in FLAGS if word not in ("--selection", "Uniform", "LCMat-S", "Craig")]
+    places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache"), "--name", "files"]
+    assert command(["analysis", "bound", *alone, *places, *files]) == 0
+    table = csv.DictReader((folder / "result/tables/bound-files.csv").open())
+    assert [row["gradient"] for row in table] == [row["gradient"] for row in rows[3:]]
 
 
 def test_overlap_is_as_counted(folder: Path) -> None:
     found = analysed(folder, "overlap")
     own = [row for row in found["-jaccard"] if row["method"] == row["other"]]
     assert {float(row["jaccard"]) for row in own} == {1.0}
+    sets = {
+        (case.method, f"{case.fraction:g}", str(group.seed)): set(case.subset.indices.tolist())
+        for group in groups(folder)
+        for case in group.cases
+    }
+    assert len({row["jaccard"] for row in found["-jaccard"]}) > 5
+    for row in found["-jaccard"]:
+        one, other = (sets[row[name], row["fraction"], row["seed"]] for name in ("method", "other"))
+        assert float(row["jaccard"]) == pytest.approx(sum(i in other for i in one) / len(one | other), rel=1e-5)
     costs = {(row["method"], row["fraction"], row["seed"]): float(row["cost"]) for row in found[""]}
     for fraction in ("0.01", "0.05"):
         for seed in ("0", "1"):
@@ -292,11 +418,6 @@ def test_variance_and_diagonal(folder: Path) -> None:
         assert float(row["diagonal"]) <= float(row["lambda_abs"]) * (1 + 1e-6)
 
 
-def test_landscape_command(folder: Path) -> None:
-    rows = analysed(folder, "landscape", "--points", "3", "--images", "40", "--seed", "0")[""]
-    assert len(rows) == 9 * (1 + 6)
-
-
 def test_true_k_by_brute_force() -> None:
     """The place of the largest difference in the order of variances, counted one by one."""
     signals, _, subset = problem(3)
@@ -314,6 +435,10 @@ def test_true_k_by_brute_force() -> None:
         (["bounds"], "bound"),
         (["bound", "--radius", "0"], "--radius must be a positive number"),
         (["sharpness", "--starts", "0"], "--starts must be at least 1"),
+        (["landscape", "--points", "1"], "--points must be at least 2"),
+        (["bound", "--dataset", "digits", "--protocol", "continual"], "of a memory give the file beside its record"),
+        (["bound", "--signals", "x.npz"], "--signals are for main.py alone"),
+        (["bound", "--dataset", "digits", "--subset", "no.npz"], "cannot read no.npz"),
         (["bound", "--dataset", "digits", "--selection", "DM", "--ipc", "1"], "makes images"),
         (["bound", "--dataset", "digits", "--selection", "Full"], "no subset"),
         (["bound", "nothing.yaml"], "cannot read nothing.yaml"),

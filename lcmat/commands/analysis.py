@@ -4,6 +4,7 @@ python -m lcmat analysis bound configs/table2_digits.yaml [flags of main.py]   #
 python -m lcmat analysis bound --dataset digits --selection Uniform LCMat-S --fraction 0.01 --seed 0 1 2
 """
 
+import copy
 import csv
 import io
 import statistics
@@ -50,9 +51,17 @@ def _parser() -> options.Parser:
     group = parser.add_argument_group("analyses")
     add, default = group.add_argument, analyses.How()
     add("--name", metavar="WORD", help="what the files are called after the analysis (default: the grid or the data)")
+    add(
+        "--subset",
+        nargs="+",
+        metavar="FILE",
+        help="subsets by their indices, .npz or text, beside those of --selection",
+    )
     add("--radius", type=float, default=default.radius, metavar="RHO", help="ρ of Eq. 4 and 6 (Fig. 2: 0.5)")
     add("--starts", type=int, default=default.starts, metavar="N", help="starts of the ascent over the last layer")
     add("--ascent_steps", type=int, default=default.steps, metavar="N", help="its steps")
+    add("--network_starts", type=int, default=default.network_starts, metavar="N",
+        help="starts of the ascent over all parameters")  # fmt: skip
     add("--network_steps", type=int, default=default.network_steps, metavar="N",
         help="steps of the ascent over all parameters; 0: without it")  # fmt: skip
     add("--images", type=int, default=default.images, metavar="N", help="of T's fixed sample, for all parameters")
@@ -65,15 +74,34 @@ def _asked(words: list[str], parser: options.Parser) -> tuple[list, str, str]:
     """Return parsed command lines, a title and a name: of a grid if the first word is a file, else of the flags."""
     if words and not words[0].startswith("-"):
         grid = grids.read_grid(Path(words[0]), words[1:], parser, list(reports.REPORTS))
-        return grid.lines, grid.title, grid.name
-    return [options.parse(words, parser)], "", ""
+        lines, title, name = grid.lines, grid.title, grid.name
+    else:
+        lines, title, name = [options.parse(words, parser)], "", ""
+    if any(line.protocol == "continual" for line in lines):
+        raise UserError(
+            "analyses are of subsets of the whole dataset; of a memory give the file beside its record: --subset"
+        )
+    return _with_files(lines), title, name
+
+
+def _with_files(lines: list) -> list:
+    """Return the command lines, with one more for each file of indices; files alone, if no method was named."""
+    first, found = lines[0], []
+    files = first.subset or []
+    for line in lines:
+        line.subset = None
+        found += [line] if not files or "selection" in line.given else []
+    for file in files:
+        found.append(copy.copy(first))
+        found[-1].subset = file
+    return found
 
 
 def _how(args) -> analyses.How:
     """Return the measure that the flags give; raise UserError for one that cannot be."""
-    for name in ("starts", "ascent_steps", "images", "points"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    for name, least in (("starts", 1), ("ascent_steps", 1), ("network_starts", 1), ("images", 1), ("points", 2)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
     for name in ("radius", "span"):
         if not 0 < getattr(args, name) < float("inf"):
             raise UserError(f"--{name} must be a positive number, not {getattr(args, name)}")
@@ -84,6 +112,7 @@ def _how(args) -> analyses.How:
         objective=(rho_of(args), args.K),
         starts=args.starts,
         steps=args.ascent_steps,
+        network_starts=args.network_starts,
         network_steps=args.network_steps,
         images=args.images,
         points=args.points,

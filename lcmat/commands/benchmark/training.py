@@ -210,9 +210,9 @@ def _inner(args, folder: Path) -> Path:
     text = (
         f"One trial of LBCS on Fashion-MNIST: a LeNet takes {STEPS} full-batch steps of Adam on {chosen:,} images, "
         f"then passes once over all {images:,}. Median of {args.runs} runs in turn, after one to warm "
-        f"up. {COPIES} trials at once: networks stacked by torch.func.vmap, the time divided by {COPIES}. The library's "
-        f"usual training loop normalises at each trial; the plain loop has a DataLoader with torchvision's transforms in "
-        f"the main process. Target: {TRIALS} trials of 60,000 images in 30 minutes on 2 "
+        f"up. {COPIES} trials at once: networks stacked by torch.func.vmap, the time divided by {COPIES}. The "
+        f"library's usual training loop normalises at each trial; the plain loop has a DataLoader with torchvision's "
+        f"transforms in the main process. Target: {TRIALS} trials of 60,000 images in 30 minutes on 2 "
         f"cores.\n\n"
         f"`python -m lcmat benchmark inner{_reduced(args)}`"
     )
