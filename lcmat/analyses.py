@@ -125,21 +125,28 @@ def groups_of(jobs: list[Job]) -> list[Group]:
     jobs = [job for job in jobs if not _whole(job)]
     names, networks = _names(jobs), _network_names(jobs)
     groups: dict[tuple, Group] = {}
-    seen: set[tuple] = set()
+    found: list[tuple[Group, Case, bool]] = []
+    seen: set[str] = set()
     for job in tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False):
         key = experiment.selection_key(job.config)
+        if key in seen:  # of several networks that are trained on one subset
+            continue
+        seen.add(key)
         bench, seed = job.bench, job.run.seed
         place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
-        if (key, place) in seen:  # of several networks that are trained on one subset
-            continue
-        seen.add((key, place))
         group = groups.setdefault(place, Group(bench, seed, networks[_network_key(job)], []))
         subset, facts = experiment.saved_subset(bench, job.run)
-        # A held-out split makes it another network by intent, and others than f_T are not looked at.
-        if bench.ratio(job.run) is None and job.run.needs & provision.OF_THE_NETWORK:
+        reads_network = bool(job.run.needs & provision.OF_THE_NETWORK)
+        if reads_network and bench.ratio(job.run) is None:  # a held-out split makes it another network by intent
             _check_network(group, facts)
-        name = names[key] + (f" [{group.network_name}]" if group.network_name else "")
-        group.cases.append(Case(name, job.config["fraction"], seed, subset))
+        case = Case(names[key], job.config["fraction"], seed, subset)
+        found.append((group, case, reads_network))
+    for group, case, reads_network in found:
+        # A subset that no network chose is measured by every one of its seed.
+        of_all = [one for one in groups.values() if (one.bench.dataset, one.seed) == (group.bench.dataset, group.seed)]
+        for one in [group] if reads_network else of_all:
+            name = case.method + (f" [{one.network_name}]" if one.network_name else "")
+            one.cases.append(replace(case, method=name))
     if not groups:
         raise UserError("there is no subset to analyse; name methods other than Full")
     return list(groups.values())
