@@ -308,7 +308,9 @@ def saved_subset(bench: Bench, run: Run) -> tuple[Subset, dict | None]:
         return subset, record.get("selection_network")
     path = _subset_path(bench, run, config)
     try:
-        return Subset.load(path), None
+        if not bench.settings.overwrite:
+            return Subset.load(path), None
+        return select_to_files(bench, run)[0], None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return select_to_files(bench, run)[0], None
 
