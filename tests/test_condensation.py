@@ -626,7 +626,7 @@ LEARN = {
     "DC": {"iterations": 25, "batch": 32},
     "DSA": {"iterations": 25, "batch": 32},
     "DM": {"iterations": 30, "batch": 16},
-    "LCMat-C": {"iterations": 2, "steps": 15, "batch": 16, "network_images": 64, "image_lr": 0.02},
+    "LCMat-C": {"init": "real", "iterations": 8, "steps": 10, "batch": 32, "network_images": 200, "image_lr": 0.02},
     "KIP": {"iterations": 40, "targets": 300},
 }
 
