@@ -314,15 +314,23 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
 
 
 def options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
-    """Say a method's options, for each fraction where they differ; nothing if its rows say them, or it has none."""
+    """Say a method's options, and for each fraction those that differ; nothing if its rows say them, or it has none."""
     if are_several(by_fraction):
         return ""
-    sets = {fraction: next(iter(options)) for fraction, options in sorted(by_fraction.items())}
-    if set(sets.values()) == {"{}"}:
+    sets = {fraction: json.loads(next(iter(options))) for fraction, options in sorted(by_fraction.items())}
+    names = list(dict.fromkeys(option for options in sets.values() for option in options))
+    if not names:
         return ""
-    if len(set(sets.values())) == 1:
-        return f"{name}: {_named(json.loads(next(iter(sets.values()))))}"
-    return "; ".join(f"{name} at {100 * f:.4g}%: {_named(json.loads(options))}" for f, options in sets.items())
+    varied = [option for option in names if len({json.dumps(options.get(option)) for options in sets.values()}) > 1]
+    first = next(iter(sets.values()))
+    said = (
+        [_named({option: first[option] for option in names if option not in varied})]
+        if len(varied) < len(names)
+        else []
+    )
+    for fraction, options in sets.items() if varied else ():
+        said.append(f"{_named({option: options.get(option) for option in varied})} at {100 * fraction:.4g}%")
+    return f"{name}: {', '.join(said)}"
 
 
 def source(record: dict, seeds: int) -> list[str]:

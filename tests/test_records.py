@@ -153,7 +153,7 @@ def test_options_that_depend_on_the_fraction_share_a_row() -> None:
     made = [record(seed=0), record(seed=0, fraction=0.05, options=at_5)]
     (table,) = tables.accuracy_tables(made)
     assert set(table.cells) == {("LCMat-S", 0.001), ("LCMat-S", 0.05)}
-    assert "LCMat-S at 0.1%: ρ = 0.1, K = 100, weights = False; LCMat-S at 5%: ρ = 0.5, K = 100" in table.caption
+    assert "LCMat-S: K = 100, weights = False, ρ = 0.1 at 0.1%, ρ = 0.5 at 5%" in table.caption
     (table,) = tables.accuracy_tables([*made, record(seed=1, options=at_5)])
     assert [name.split(",")[0] for name in table.methods] == ["LCMat-S (ρ = 0.1", "LCMat-S (ρ = 0.5"]
     assert " at " not in table.caption
