@@ -98,33 +98,39 @@ def wallclock(rows: list[list], grid: Grid, folder: Path) -> list[Path]:
     return save_figure(figure, folder, f"{grid.name}-seconds")
 
 
-def contact_sheet(dataset: Dataset, chosen: dict[str, Subset], title: str, name: str, folder: Path) -> list[Path]:
-    """Draw what each method chose: a panel for each method, a row for each class, in the order chosen."""
-    longest = max(int(np.bincount(subset.classes).max()) for subset in chosen.values())
-    across = max(1, min(len(chosen), 24 // longest))
-    down = math.ceil(len(chosen) / across)
-    height = 0.22 * dataset.num_classes + 0.35
+Pictures = tuple[torch.Tensor, np.ndarray]  # uint8 (m, c, h, w) and labels (m,)
+
+
+def contact_sheet(pictures: dict[str, Pictures], classes: int, title: str, name: str, folder: Path) -> list[Path]:
+    """Draw each method's images: a panel for each method, a row for each class, in their order."""
+    longest = max(int(np.bincount(labels).max()) for _, labels in pictures.values())
+    across = max(1, min(len(pictures), 24 // longest))
+    down = math.ceil(len(pictures) / across)
+    height = 0.22 * classes + 0.35
     size = (0.22 * longest * across + 0.3 * across + 0.8, height * down + 0.4)
     figure, panels = plt.subplots(down, across, figsize=size, layout="constrained", squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
-    for axes, (method, subset) in zip(panels.flat, chosen.items(), strict=False):
-        axes.imshow(_sheet(dataset, subset, longest), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    for axes, (method, (images, labels)) in zip(panels.flat, pictures.items(), strict=False):
+        sheet = _sheet(images, labels, classes, longest)
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(method, fontsize=7, pad=2)
     figure.suptitle(f"{title}: a row for each class, in the order chosen", fontsize=8)
     return save_figure(figure, folder, name)
 
 
-def _sheet(dataset: Dataset, subset: Subset, columns: int, gap: int = 1) -> np.ndarray:
-    """Return the chosen images in rows by class, (h, w, 3) or (h, w), on white."""
-    channels, height, width = dataset.image_shape
-    sheet = torch.full(
-        (channels, dataset.num_classes * (height + gap), columns * (width + gap)), 255, dtype=torch.uint8
-    )
-    pictures = dataset.train.take(torch.from_numpy(subset.indices))
-    for images, labels, positions in pictures.batches(torch.arange(len(pictures)).split(256)):
-        for image, label, position in zip(images.cpu(), labels.tolist(), positions.tolist(), strict=True):
-            column = int((subset.classes[:position] == label).sum())
-            top, left = label * (height + gap), column * (width + gap)
-            sheet[:, top : top + height, left : left + width] = image
+def pictures_of(dataset: Dataset, subset: Subset) -> torch.Tensor:
+    """Return the chosen images, in the subset's order."""
+    chosen = dataset.train.take(torch.from_numpy(subset.indices))
+    return torch.cat([images.cpu() for images, _, _ in chosen.batches(torch.arange(len(chosen)).split(256))])
+
+
+def _sheet(images: torch.Tensor, labels: np.ndarray, classes: int, columns: int, gap: int = 1) -> np.ndarray:
+    """Return images in rows by class, (h, w, 3) or (h, w), on white."""
+    channels, height, width = images.shape[1:]
+    sheet = torch.full((channels, classes * (height + gap), columns * (width + gap)), 255, dtype=torch.uint8)
+    for position, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        column = int((labels[:position] == label).sum())
+        top, left = label * (height + gap), column * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
     return sheet[0].numpy() if channels == 1 else sheet.permute(1, 2, 0).numpy()

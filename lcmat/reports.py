@@ -27,6 +27,7 @@ from lcmat.lbcs_report import lbcs_csv, lbcs_markdown
 from lcmat.planning import Job
 from lcmat.records import read_record
 from lcmat.selection import Subset
+from lcmat.synthetic import Synthetic
 from lcmat.table_text import (
     accuracy_csv,
     accuracy_latex,
@@ -296,24 +297,30 @@ def wallclock(found: Found) -> list[Path]:
 
 
 def images(found: Found, fraction: float | None = None, seed: int | None = None) -> list[Path]:
-    """A contact sheet of what each method chose, one row for each class (Figure 7); by default of the first cell.
-
-    Images that were made rather than chosen have pictures of their own, beside their records.
+    """A contact sheet of what each method chose or made, one row for each class (Figure 7); of the first cell, if none
+    is named.
     """
-    both = zip(found.jobs, found.records, strict=True)
-    there = [(job, r) for job, r in both if r is not None and "indices" in r]
+    there = [(job, r) for job, r in zip(found.jobs, found.records, strict=True) if r is not None]
     if not there:
-        raise UserError(f"{found.grid.name}: no selection is recorded")
+        raise UserError(f"{found.grid.name}: no run is recorded")
     fraction = there[0][1]["fraction"] if fraction is None else fraction
     seed = there[0][1]["seed"] if seed is None else seed
-    chosen = {r["selection"]: (job, r) for job, r in there if (r["fraction"], r["seed"]) == (fraction, seed)}
-    if not chosen:
+    here = {r["selection"]: (job, r) for job, r in there if (r["fraction"], r["seed"]) == (fraction, seed)}
+    if not here:
         raise UserError(f"{found.grid.name}: no run of fraction {fraction:g} and seed {seed} is recorded")
-    paths = record_paths([job for job, _ in chosen.values()])
-    picks = {name: Subset.load(path.with_suffix(".npz")) for name, path in zip(chosen, paths, strict=True)}
-    dataset = next(iter(chosen.values()))[0].bench.dataset
+    paths = record_paths([job for job, _ in here.values()])
+    dataset = next(iter(here.values()))[0].bench.dataset
+    pictures = {}
+    for (name, (_, record)), path in zip(here.items(), paths, strict=True):
+        if "indices" in record:
+            subset = Subset.load(path.with_suffix(".npz"))
+            pictures[name] = grid_figures.pictures_of(dataset, subset), subset.classes
+        else:
+            made = Synthetic.load(path.with_suffix(".pt"))
+            pictures[name] = made.images.clamp(0, 1).mul(255).round().byte(), made.labels.numpy()
     title = f"{dataset.name}, {100 * fraction:.4g}%, seed {seed}"
-    return grid_figures.contact_sheet(dataset, picks, title, found.grid.name, found.figures)
+    name = found.grid.name + "-images" * (len(found.grid.reports) > 1)
+    return grid_figures.contact_sheet(pictures, dataset.num_classes, title, name, found.figures)
 
 
 def _csv(header: list[str], rows: list[list]) -> str:

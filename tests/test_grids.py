@@ -9,11 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
+import torch
 from conftest import ROOT
 
-from lcmat import grids, jobs, options, planning, reports, table_text, tables
+from lcmat import data, grid_figures, grids, jobs, options, planning, reports, table_text, tables
 from lcmat.commands import grid as command
 from lcmat.commands._rooms import ROOMS
 from lcmat.errors import UserError
@@ -331,6 +333,38 @@ def test_every_report_is_made(undisturbed: Path, tmp_path: Path, report: str) ->
         assert path.stat().st_size > 50
     if report == "sensitivity":
         assert "ρ = 0.1" in (tmp_path / "result/tables/small.md").read_text()
+
+
+def test_sheet_holds_each_image_in_its_row() -> None:
+    """In the order given, class by class, on white."""
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 1, 2, 3)
+    sheet = grid_figures._sheet(images, np.array([2, 0, 2, 2, 0]), classes=3, columns=3)
+    assert sheet.shape == (3 * 3, 3 * 4)
+    assert sheet[::3, ::4].tolist() == [[1, 4, 255], [255, 255, 255], [0, 2, 3]]
+    assert (sheet[2::3] == 255).all()
+    assert (sheet[:, 3::4] == 255).all()
+
+
+def test_images_chosen_and_made_stand_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside another report the sheet has a name of its own."""
+    text = """
+title: Both
+runs: {dataset: digits, model: MLP, selection: [Uniform, RandomReal], ipc: [2], epochs: 1}
+report: [accuracy, images]
+"""
+    drawn = []
+    sheet = grid_figures.contact_sheet
+    monkeypatch.setattr(grid_figures, "contact_sheet", lambda *a: drawn.append(a) or sheet(*a))
+    assert call(written(tmp_path, text), *places(tmp_path)) == 0
+    ((pictures, classes, _, _, _),) = drawn
+    assert list(pictures) == ["Uniform", "RandomReal"]
+    train, records = data.load("digits").train, [json.loads(p.read_text()) for p in tmp_path.glob("result/*/*/*.json")]
+    chosen = next(np.load(tmp_path / "result/digits-MLP/Uniform" / r["indices"]) for r in records if "indices" in r)
+    assert torch.equal(pictures["Uniform"][0], train.images[chosen["indices"]])
+    known = {image.numpy().tobytes() for image in train.images}
+    assert all(image.numpy().tobytes() in known for image in pictures["RandomReal"][0])
+    assert [sorted(labels.tolist()) for _, labels in pictures.values()] == [sorted([*range(10)] * 2)] * 2
+    assert (tmp_path / "result/figures/small-images.png").stat().st_size > 1000
 
 
 def test_nothing_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
