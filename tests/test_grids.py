@@ -356,7 +356,7 @@ report: [accuracy, images]
     sheet = grid_figures.contact_sheet
     monkeypatch.setattr(grid_figures, "contact_sheet", lambda *a: drawn.append(a) or sheet(*a))
     assert call(written(tmp_path, text), *places(tmp_path)) == 0
-    ((pictures, classes, _, _, _),) = drawn
+    ((pictures, *_),) = drawn
     assert list(pictures) == ["Uniform", "RandomReal"]
     train, records = data.load("digits").train, [json.loads(p.read_text()) for p in tmp_path.glob("result/*/*/*.json")]
     chosen = next(np.load(tmp_path / "result/digits-MLP/Uniform" / r["indices"]) for r in records if "indices" in r)
