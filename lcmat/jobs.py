@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from lcmat import experiment, provision, records
 from lcmat.errors import UserError
+from lcmat.evaluation import forget
 from lcmat.planning import Job
 from lcmat.training import DivergedError
 
@@ -40,6 +41,8 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> tuple
         for number, job in list(pending.items()):
             record = _recorded(job)
             known = record is not None
+            if known:  # its process may have died before it could tidy up
+                forget(job.bench, records.config_hash(job.config))
             if not known and not experiment.in_the_making(job.bench, job.run):
                 with claimed(job) as mine:
                     if mine:

@@ -252,6 +252,7 @@ def _selection_network(bench: Bench, selector: Selector) -> tuple[nn.Module, dic
         kept = cached(path)
         if kept is not None:
             network.load_state_dict(kept["state"])
+            bench.checkpoint(key).unlink(missing_ok=True)  # of a process that died between the two
             return network, kept["facts"], kept["seconds"], kept["dynamics"]
         history = _pretrain(bench, selector, network, bench.checkpoint(key))
         facts = {"given": None, "tests": history.tests}
