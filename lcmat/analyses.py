@@ -1,38 +1,25 @@
 """Analyses of subsets in the light of LCMat's theory: each a function from groups of cases to rows of numbers.
 
-A group is a network f_T with its signals on T; its cases are the subsets that were chosen by it. What takes long is
-kept in the cache, case by case, so that a run that is stopped goes on where it was.
+What takes long is kept in the cache, case by case, so that a run that is stopped goes on where it was.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import json
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from lcmat import experiment, loss_surface, provision, records
-from lcmat.bench import Bench
-from lcmat.condensation_run import is_condensation
+from lcmat import loss_surface
+from lcmat.analysis_groups import Case, Group, Row
 from lcmat.curvature import LossCurvatureDistance, dominant_dimensions, hessian_factors, hessian_variance
-from lcmat.errors import UserError
-from lcmat.files import save_tensors
-from lcmat.loss_difference import LastLayer, coefficients, sharpness
-from lcmat.planning import Job
-from lcmat.selection import Subset
+from lcmat.loss_difference import sharpness
 from lcmat.signals import Signals
-from lcmat.tables import are_several, options_by_fraction, row_name
-
-# Part of every cache key: raise it when the meaning of a row changes.
-CACHE_FORMAT = 1
-Row = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -52,153 +39,6 @@ class How:
     images: int = 1000
     points: int = 21
     span: float = 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """One subset: by which method (with options and network, if there are several), what share of T, by which seed."""
-
-    method: str
-    fraction: float
-    seed: int
-    subset: Subset
-
-    @property
-    def row(self) -> Row:
-        """The columns that tell cases apart."""
-        return {"method": self.method, "fraction": self.fraction, "seed": self.seed, "samples": len(self.subset)}
-
-    @property
-    def key(self) -> list:
-        """What L(S) depends on: the samples and their weights."""
-        weights = self.subset.weights
-        return [self.subset.indices.tolist(), None if weights is None else weights.tolist()]
-
-
-@dataclass(frozen=True, eq=False)
-class Group:
-    """The cases of one f_T. network_name: what tells it from others of the same seed, "" if there are none."""
-
-    bench: Bench
-    seed: int
-    network_name: str
-    cases: list[Case]
-
-    @functools.cached_property
-    def network(self) -> nn.Module:
-        """f_T."""
-        return provision.network_of(self.bench, self.seed)
-
-    @functools.cached_property
-    def signals(self) -> Signals:
-        """Its signals on all samples of T."""
-        return provision.signals_of_network(self.bench, self.seed)
-
-    @functools.cached_property
-    def layer(self) -> LastLayer:
-        """The same for the last layer."""
-        return LastLayer.of(self.signals)
-
-    def coefficients(self, case: Case | None) -> Tensor:
-        """Return c with L(T) − L(S) = Σ c_i ℓ_i."""
-        return coefficients(len(self.signals), None if case is None else case.subset, self.signals.labels.device)
-
-    def kept(self, what: Row, case: Case | None, make: Callable[[], dict]) -> dict:
-        """Return what `make` returns, from the cache if it was made before for the same network and subset."""
-        subset = None if case is None else case.key
-        network = provision.cache_key(self.bench, provision.Selector(self.seed, None))
-        key = records.config_hash({"format": CACHE_FORMAT, "network": network, "subset": subset, **what})
-        path = self.bench.settings.cache_path / "analyses" / f"{key}.pt"
-        value = provision.cached(path)
-        if value is None:
-            value = make()
-            save_tensors(path, value)
-        return value
-
-
-def groups_of(jobs: list[Job]) -> list[Group]:
-    """Return the subsets of the jobs, recorded or chosen now and saved, by the network that chose them.
-
-    Of jobs that train several networks on one subset there is one case. Raises UserError for synthetic images, which
-    are no subset of T.
-    """
-    jobs = [job for job in jobs if not _whole(job)]
-    names, networks = _names(jobs), _network_names(jobs)
-    groups: dict[tuple, Group] = {}
-    found: list[tuple[Group, Case, bool]] = []
-    seen: set[str] = set()
-    for job in tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False):
-        key = experiment.selection_key(job.config)
-        if key in seen:  # of several networks that are trained on one subset
-            continue
-        seen.add(key)
-        bench, seed = job.bench, job.run.seed
-        place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
-        group = groups.setdefault(place, Group(bench, seed, networks[_network_key(job)], []))
-        subset, facts = experiment.saved_subset(bench, job.run)
-        reads_network = bool(job.run.needs & provision.OF_THE_NETWORK)
-        if reads_network and bench.ratio(job.run) is None:  # a held-out split makes it another network by intent
-            _check_network(group, facts)
-        case = Case(names[key], job.config["fraction"], seed, subset)
-        found.append((group, case, reads_network))
-    for group, case, reads_network in found:
-        # A subset that no network chose is measured by every one of its seed.
-        of_all = [one for one in groups.values() if (one.bench.dataset, one.seed) == (group.bench.dataset, group.seed)]
-        for one in [group] if reads_network else of_all:
-            name = case.method + (f" [{one.network_name}]" if one.network_name else "")
-            one.cases.append(replace(case, method=name))
-    if not groups:
-        raise UserError("there is no subset to analyse; name methods other than Full")
-    return list(groups.values())
-
-
-def _whole(job: Job) -> bool:
-    if is_condensation(job.run):
-        raise UserError(f"{job.run.method.name} makes images; an analysis of the loss on T takes subsets of T")
-    return job.run.method.everything
-
-
-def _names(jobs: list[Job]) -> dict[str, str]:
-    """Return what to call each job's subset: its method, with its options where that was run with several sets."""
-    heads = [{"selection": job.config["selection"], **job.config} for job in jobs]
-    records = [{**head, "config": job.config} for head, job in zip(heads, jobs, strict=True)]
-    several = {name: are_several(sets) for name, sets in options_by_fraction(records).items()}
-    return {
-        experiment.selection_key(job.config): row_name(record, several[record["selection"]])
-        for job, record in zip(jobs, records, strict=True)
-    }
-
-
-def _network_key(job: Job) -> str:
-    return json.dumps(_of_the_network(job), sort_keys=True, default=str)
-
-
-def _of_the_network(job: Job) -> dict[str, object]:
-    """Return what determines the network f_T of a job, but for its seed."""
-    settings = job.bench.settings
-    dataset = {"dataset": job.bench.dataset.name, "image_size": job.bench.dataset.image_shape[1]}
-    return {**dataset, "network": settings.model, **asdict(settings.selection_recipe)}
-
-
-def _network_names(jobs: list[Job]) -> dict[str, str]:
-    """Return by key what tells each network from the others, "" if there is one (of each seed)."""
-    known = {_network_key(job): _of_the_network(job) for job in jobs}
-    differ = [name for name in next(iter(known.values()), {}) if len({str(one[name]) for one in known.values()}) > 1]
-    return {key: ", ".join(f"{name} {one[name]}" for name in differ) for key, one in known.items()}
-
-
-def _check_network(group: Group, recorded: dict | None) -> None:
-    """Warn if a subset was chosen by another network than f_T here: threads and processors round differently."""
-    names = ("train_accuracy", "sha256")
-    own = provision.facts_of_network(group.bench, group.seed) if recorded else {}
-    if recorded and any(name in recorded and recorded[name] != own.get(name) for name in names):
-        warnings.warn(
-            f"the network of seed {group.seed} in {group.bench.settings.cache_path} is not the one that chose the "
-            f"recorded subsets (training accuracy {own.get('train_accuracy')}%, not "
-            f"{recorded.get('train_accuracy')}%): it was trained with other threads or on another processor. "
-            f"Numbers will differ; for the recorded ones give an empty --cache_path and the --threads of the records",
-            stacklevel=2,
-        )
 
 
 def _cases(groups: list[Group], label: str) -> Iterator[tuple[Group, Case]]:
@@ -328,8 +168,7 @@ def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
 
 def _of_t(group: Group, count: int) -> Row:
     """The columns that tell what is of T itself from the cases."""
-    name = "T" + (f" [{group.network_name}]" if group.network_name else "")
-    return {"method": name, "fraction": 1.0, "seed": group.seed, "samples": count}
+    return {"method": group.named("T"), "fraction": 1.0, "seed": group.seed, "samples": count}
 
 
 def _surface(group: Group, index: Tensor, weights: Tensor, places: list[float], label: str) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from lcmat.analyses import Row
+from lcmat.analysis_groups import Row
 from lcmat.figures import COLOURS, MARKERS, save_figure
 from lcmat.tables import mean_std
 

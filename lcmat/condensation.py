@@ -28,7 +28,7 @@ from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
 from lcmat.matching import Matching
 from lcmat.matching_step import Pair, matching_gradient, spreading
-from lcmat.selection import checked_options
+from lcmat.selection import checked_options, like_defaults
 from lcmat.siamese import NONE, Strategy
 from lcmat.synthetic import Synthetic, class_positions, decoded, drawn_from_classes, initial, read
 from lcmat.training import Compute, DivergedError, chunks, mixed_cross_entropy
@@ -71,9 +71,8 @@ class Condenser:
         """Return all options for so many images of each class; raise UserError for bad ones."""
         options = checked_options(self.name, self.options, options)
         resolve = self.resolve or (lambda sizes, **options: options)
-        usual, resolved = resolve(sizes, **self.options), resolve(sizes, **options)
-        # 1 and 1.0 are one setting, where the default is 1.0
-        return {n: float(resolved[n]) if isinstance(usual[n], float) else resolved[n] for n in self.options}
+        usual = resolve(sizes, **self.options)  # with the defaults that depend on sizes
+        return like_defaults(resolve(sizes, **options), {name: usual[name] for name in self.options})
 
 
 @dataclass(frozen=True, eq=False)

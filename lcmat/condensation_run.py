@@ -17,7 +17,7 @@ from lcmat import records
 from lcmat.bench import Bench, Run, Settings
 from lcmat.condensation import Condenser, Task
 from lcmat.errors import UserError
-from lcmat.evaluation import checkpoint_keys, evaluate, forget
+from lcmat.evaluation import checkpoint_keys, evaluate
 from lcmat.provision import is_locked, lock_of
 from lcmat.selection import class_budgets
 from lcmat.synthetic import Synthetic
@@ -155,7 +155,6 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], options: dict[str
     synthetic.save(path.with_suffix(".pt"))
     synthetic.save_grid(path.with_suffix(".png"))
     records.write_record(path, record)  # last: a record means that the run is complete
-    forget(bench, key)
     return record
 
 

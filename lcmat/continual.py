@@ -156,10 +156,14 @@ def run_one(bench: Bench, run: Run, config: dict[str, object], fill: Fill) -> di
     }
     _save_memory(beside, memories)
     records.write_record(path, record)  # last: a record means that the run is complete
-    for number in range(len(order)):
-        forget(bench, f"{key}-{number}")
-    kept.unlink(missing_ok=True)
     return record
+
+
+def tidy(bench: Bench, key: str) -> None:
+    """Remove the checkpoints of a run that is recorded."""
+    for number in range(bench.settings.steps):
+        forget(bench, f"{key}-{number}")
+    bench.checkpoint(f"{key}-steps").unlink(missing_ok=True)
 
 
 def _filled(bench: Bench, run: Run, classes: list[int], fill: Fill) -> Memory:
@@ -201,11 +205,10 @@ def _union(memories: list[Memory]) -> TensorSplit:
 
 def _save_memory(path: Path, memories: list[Memory]) -> None:
     """Write the memory: the images that were made; of chosen ones positions in the training set, labels and weights."""
-    labels = torch.cat([memory.split.labels.cpu() for memory in memories])
+    # Of images that hold several, all first ones come first.
+    labels = torch.cat([memory.split.labels[: len(memory)].cpu() for memory in memories])
     made = [memory.synthetic for memory in memories]
     if made[0] is not None:
-        per_step = zip(memories, made, strict=True)
-        labels = torch.cat([memory.split.labels[: len(one)].cpu() for memory, one in per_step])
         Synthetic(torch.cat([one.images for one in made]), labels, made[0].factor).save(path)
         return
     arrays = {"indices": torch.cat([memory.indices for memory in memories]), "classes": labels}

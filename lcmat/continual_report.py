@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +19,13 @@ from lcmat.files import write_text
 from lcmat.records import read_records
 from lcmat.table_text import emphasised, markdown, spread
 from lcmat.tables import (
-    are_several,
+    by_network,
+    by_setting,
     mean_std,
     network_of,
     options_by_fraction,
     options_said,
-    row_name,
+    row_names,
     row_order,
     source,
 )
@@ -36,10 +36,8 @@ def steps_of(records: list[dict]) -> dict[str, list[list[float]]]:
 
     A row is a method, or one of the sets of options that it was run with.
     """
-    several = {name: are_several(sets) for name, sets in options_by_fraction(records).items()}
     cells: dict[str, dict[int, list[list[float]]]] = defaultdict(dict)
-    for record in records:
-        row = row_name(record, several[record["selection"]])
+    for record, row in zip(records, row_names(records), strict=True):
         cells[row][record["seed"]] = [step["each"] for step in record["steps"]]
     return {
         row: [
@@ -77,10 +75,9 @@ def continual_markdown(records: list[dict]) -> str:
 
 def _images(group: list[dict]) -> dict[str, str]:
     """Return how many images the memory of each row holds in the end, over the class orders."""
-    several = {name: are_several(sets) for name, sets in options_by_fraction(group).items()}
     counts: dict[str, set[int]] = defaultdict(set)
-    for record in group:
-        counts[row_name(record, several[record["selection"]])].add(record["subset_size"])
+    for record, row in zip(group, row_names(group), strict=True):
+        counts[row].add(record["subset_size"])
     return {row: " to ".join(f"{n:,}" for n in sorted({min(some), max(some)})) for row, some in counts.items()}
 
 
@@ -93,15 +90,7 @@ SHARED = (
 
 def settings_of(records: list[dict]) -> list[list[dict]]:
     """Return the records of each setting; methods that read no selection network stand beside each such network."""
-    groups: dict[str, list[dict]] = defaultdict(list)
-    for record in records:
-        shared = {"selection_model": record.get("selection_model"), **{k: record["config"].get(k) for k in SHARED}}
-        groups[json.dumps(shared | {"seen": seen(record)}, sort_keys=True)].append(record)
-    found = []
-    for group in groups.values():
-        networks = sorted({network_of(record) for record in group} - {""}) or [""]
-        found += [[record for record in group if network_of(record) in ("", one)] for one in networks]
-    return found
+    return [one for group in by_setting(records, SHARED) for one in by_network(group)]
 
 
 def _rank(means: dict[str, list[float]], row: str, number: int) -> int | None:

@@ -199,13 +199,30 @@ def recorded(bench: Bench, run: Run) -> dict | None:
 
 
 def run_one(bench: Bench, run: Run) -> dict:
-    """Do one run, write its record and subset, and return the record."""
-    settings = bench.settings
+    """Do one run, write its record and what it chose or made, and return the record."""
     config = configuration(bench, run)
-    if settings.steps is not None:
-        return continual.run_one(bench, run, config, _memory)
-    if condensation_run.is_condensation(run):
-        return condensation_run.run_one(bench, run, config, options_of(settings, run.method))
+    if bench.settings.steps is not None:
+        record = continual.run_one(bench, run, config, _memory)
+    elif condensation_run.is_condensation(run):
+        record = condensation_run.run_one(bench, run, config, options_of(bench.settings, run.method))
+    else:
+        record = _selected_and_trained(bench, run, config)
+    tidy(bench, config)
+    return record
+
+
+def tidy(bench: Bench, config: dict) -> None:
+    """Remove the checkpoints of a run that is recorded."""
+    key = records.config_hash(config)
+    if bench.settings.steps is not None:
+        continual.tidy(bench, key)
+        return
+    forget(bench, key)
+    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
+
+
+def _selected_and_trained(bench: Bench, run: Run, config: dict) -> dict:
+    settings = bench.settings
     key = records.config_hash(config)
     path = records.record_path(settings.save_path, config, settings.model)
     subset, seconds, network_facts = subset_of(bench, run, config)
@@ -236,8 +253,6 @@ def run_one(bench: Bench, run: Run) -> dict:
     }
     subset.save(path.with_suffix(".npz"))
     records.write_record(path, record)  # last: a record means that the run is complete
-    forget(bench, key)
-    bench.checkpoint(selection_key(config)).unlink(missing_ok=True)
     return record
 
 

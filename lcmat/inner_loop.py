@@ -5,7 +5,6 @@ It runs hundreds of times on the same images, so these are normalised once and s
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -82,18 +81,14 @@ def train_full_batch(
     """Take `steps` steps of Adam on the mean cross-entropy of all samples at once, in place.
 
     Their gradient is summed in pieces, so that memory does not grow with the samples, unless the network has BatchNorm,
-    which takes them together. seed: for dropout and the like. A loss that diverges is not looked for: it shows in the
-    loss on all samples. Raises UserError if a network with BatchNorm needs more memory than there is.
+    which takes them together (`check_memory`). seed: for dropout and the like. A loss that diverges is not looked for:
+    it shows in the loss on all samples.
     """
     network.to(compute.device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=lr)
-    at_once = images_at_once(compute)
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-        at_once = len(labels)
+    at_once = len(labels) if _takes_all_together(network) else images_at_once(compute)
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        if at_once == len(labels):
-            _check_memory(network, inputs, compute)
         torch.manual_seed(seed)
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
@@ -104,13 +99,20 @@ def train_full_batch(
             optimizer.step()
 
 
-def _check_memory(network: nn.Module, inputs: Tensor, compute: Compute) -> None:
-    """Raise UserError if what the gradient needs of all inputs at once exceeds what is free."""
-    few, more = (_bytes_kept(network, inputs[:count], compute) for count in (2, 4))
-    size = (more - few) / 2 * len(inputs)
-    if size > memory.free(compute.device):
+def _takes_all_together(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def check_memory(network: nn.Module, images: Images, count: int) -> None:
+    """Raise UserError if a network with BatchNorm keeps more of so many samples for their gradient than is free."""
+    if not _takes_all_together(network):
+        return
+    network = network.to(images.compute.device, memory_format=torch.channels_last).train()
+    few, more = (_bytes_kept(network, images.take(torch.arange(n))[0], images.compute) for n in (2, 4))
+    size = (more - few) / 2 * count
+    if size > memory.free(images.compute.device):
         raise UserError(
-            f"{len(inputs):,} samples at once need {size / 1e9:.0f} GB with BatchNorm, which is more than is free; "
+            f"{count:,} samples at once need {size / 1e9:.0f} GB with BatchNorm, which is more than is free; "
             f"give a network without (--inner_model), or a smaller --init_size"
         )
 
@@ -125,7 +127,7 @@ def _bytes_kept(network: nn.Module, inputs: Tensor, compute: Compute) -> int:
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value), compute.autocast():
-        copy.deepcopy(network)(inputs)
+        network(inputs)
     return kept
 
 

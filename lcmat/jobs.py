@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 
 from lcmat import experiment, provision, records
 from lcmat.errors import UserError
-from lcmat.evaluation import forget
 from lcmat.planning import Job
 from lcmat.training import DivergedError
 
@@ -39,22 +38,14 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> tuple
     while pending:
         before = len(pending)
         for number, job in list(pending.items()):
-            record = _recorded(job)
-            known = record is not None
-            if known:  # its process may have died before it could tidy up
-                forget(job.bench, records.config_hash(job.config))
-            if not known and not experiment.in_the_making(job.bench, job.run):
-                with claimed(job) as mine:
-                    if mine:
-                        record = _recorded(job)  # another may just have finished it
-                        known = record is not None
-                        try:
-                            record = record or experiment.run_one(job.bench, job.run)
-                        except DivergedError as error:
-                            failed[number] = error
-                            del pending[number]
-                            if len(jobs) > 1:
-                                print(f"no record of {in_brief(job)}: {error}", file=sys.stderr)
+            try:
+                record, known = _record_of(job)
+            except DivergedError as error:
+                failed[number] = error
+                del pending[number]
+                if len(jobs) > 1:
+                    print(f"no record of {in_brief(job)}: {error}", file=sys.stderr)
+                continue
             if record is not None:
                 found[number] = record
                 del pending[number]
@@ -80,6 +71,21 @@ def complain(jobs: list[Job], failed: dict[int, DivergedError]) -> None:
 def in_brief(job: Job) -> str:
     """Return which run a job is, in words."""
     return f"{job.config['selection']} fraction {job.config['fraction']:g} seed {job.run.seed}"
+
+
+def _record_of(job: Job) -> tuple[dict | None, bool]:
+    """Return the job's record, and whether it was there already; do the job, unless another process works on it."""
+    record = _recorded(job)
+    if record is not None:
+        experiment.tidy(job.bench, job.config)  # its process may have died before it could
+        return record, True
+    if experiment.in_the_making(job.bench, job.run):
+        return None, False
+    with claimed(job) as mine:
+        if not mine:
+            return None, False
+        record = _recorded(job)  # another may just have finished it
+        return (experiment.run_one(job.bench, job.run), False) if record is None else (record, True)
 
 
 def _recorded(job: Job) -> dict | None:

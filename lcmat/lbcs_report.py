@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 
 from lcmat.table_text import emphasised, markdown, spread
-from lcmat.tables import PUBLISHED, Cell, cell_of, first_and_second, mean_std, row_order
+from lcmat.tables import PUBLISHED, Cell, by_setting, cell_of, first_and_second, mean_std, row_order
 
 ACCURACY, SIZE = "test accuracy %", "optimised size"
 
@@ -46,15 +45,6 @@ def read_published(table: str = "LBCS 2") -> dict[tuple[str, str, str, int, str]
             for row in csv.DictReader(file)
             if row["table"] == table and row["fraction"].endswith(" samples")
         }
-
-
-def settings_of(records: list[dict]) -> list[list[dict]]:
-    """Return the records of each setting: of one dataset, perhaps changed, and one way to evaluate."""
-    groups: dict[str, list[dict]] = defaultdict(list)
-    for record in records:
-        shared = {name: record["config"].get(name) for name in SHARED}
-        groups[json.dumps(shared, sort_keys=True)].append(record)
-    return list(groups.values())
 
 
 def rows_of(records: list[dict]) -> list[Row]:
@@ -102,7 +92,7 @@ def _order(name: str) -> tuple:
 
 def lbcs_markdown(records: list[dict]) -> str:
     """Return the table: best accuracy over the epochs, the last one's, sizes, and the published figures."""
-    return "\n".join(_table(group) for group in settings_of(records))
+    return "\n".join(_table(group) for group in by_setting(records, SHARED))
 
 
 def _table(records: list[dict]) -> str:
@@ -142,7 +132,7 @@ def lbcs_csv(records: list[dict]) -> str:
         "size_std",
     ]
     writer.writerow([*names, "published_mean", "published_std", "published_size_mean", "published_size_std"])
-    for group, row in [(some, row) for some in settings_of(records) for row in rows_of(some)]:
+    for group, row in [(some, row) for some in by_setting(records, SHARED) for row in rows_of(some)]:
         values = [group[0]["dataset"], group[0]["test_model"], row.k.replace(",", ""), row.method, len(row.cell.best)]
         for several in (row.cell.best, row.cell.final, row.sizes):
             values += mean_std(several)

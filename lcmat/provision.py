@@ -46,7 +46,7 @@ def selection_configuration(bench: Bench, run: Run) -> dict[str, object] | None:
     settings = bench.settings
     config: dict[str, object] = {}
     if run.needs & OF_THE_NETWORK:
-        config |= _network_configuration(bench, _selector(bench, run))
+        config |= network_configuration(bench, _selector(bench, run))
     if "initialisations" in run.needs:
         recipe = asdict(_initialisation_recipe(settings))
         config["initialisations"] = {"model": settings.model, "count": settings.initialisations, **recipe}
@@ -165,7 +165,7 @@ def cache_key(bench: Bench, selector: Selector) -> str:
             "validation": None if ratio is None else (ratio, selector.seed),
             # A given network is not trained here, and signals are always taken in float32.
             "training": None if given else (str(bench.compute.precision), tested),
-            "network": _network_configuration(bench, selector),
+            "network": network_configuration(bench, selector),
         }
     )
 
@@ -314,7 +314,7 @@ def _initialisation_recipe(settings: Settings) -> Recipe:
     return replace(settings.selection_recipe, epochs=epochs or settings.selection_recipe.epochs)
 
 
-def _network_configuration(bench: Bench, selector: Selector) -> dict[str, object]:
+def network_configuration(bench: Bench, selector: Selector) -> dict[str, object]:
     """Return what determines a network that signals come from: a given file, or a recipe and the seed."""
     settings, number = bench.settings, selector.initialisation
     if number is not None:

@@ -111,9 +111,7 @@ class Method:
     def resolved(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
         """Return all options of the method for a last layer of (classes, features); raise UserError for bad ones."""
         usual = self.options
-        options = checked_options(self.name, usual, options)
-        # 1 and 1.0 are one setting, where the default is 1.0
-        options = {n: float(value) if isinstance(usual[n], float) else value for n, value in options.items()}
+        options = like_defaults(checked_options(self.name, usual, options), usual)
         return options if self.resolve is None else self.resolve(classes, features, **options)
 
 
@@ -125,6 +123,13 @@ def checked_options(owner: str, defaults: Mapping[str, object], given: Mapping[s
             raise UserError(f"{owner} has no option '{name}'{known}")
         _check_type(f"{owner}: {name}", given[name], defaults[name])
     return {**defaults, **given}
+
+
+def like_defaults(options: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    """Return options with floats where the defaults are: 1 and 1.0 are one setting."""
+    return {
+        name: float(options[name]) if isinstance(usual, float) else options[name] for name, usual in defaults.items()
+    }
 
 
 def _check_type(name: str, value: object, default: object) -> None:

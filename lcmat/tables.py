@@ -172,8 +172,7 @@ def accuracy_tables(records: Iterable[dict]) -> list[Table]:
     published = read_published()
     tables = []
     for shared in sorted(groups):
-        networks = sorted({network_of(r) for r in groups[shared]} - {""}) or [""]
-        tables += [_table([r for r in groups[shared] if network_of(r) in ("", n)], published) for n in networks]
+        tables += [_table(group, published) for group in by_network(groups[shared])]
     return tables
 
 
@@ -199,6 +198,21 @@ def read_published(metric: str = "test accuracy %") -> dict[tuple[str, str, str,
     return figures
 
 
+def by_setting(records: Iterable[dict], names: Iterable[str]) -> list[list[dict]]:
+    """Return the records in groups that agree in these entries of their configurations, and in the network at work."""
+    groups = defaultdict(list)
+    for record in records:
+        shared = {"selection_model": record.get("selection_model"), **{k: record["config"].get(k) for k in names}}
+        groups[json.dumps(shared, sort_keys=True)].append(record)
+    return list(groups.values())
+
+
+def by_network(records: list[dict]) -> list[list[dict]]:
+    """Return the records of each selection network, whatever its seed, beside those that read none."""
+    networks = sorted({network_of(record) for record in records} - {""}) or [""]
+    return [[record for record in records if network_of(record) in ("", one)] for one in networks]
+
+
 def network_of(record: dict) -> str:
     """Return what determines the record's selection network but for the seed; "" if its method reads none."""
     network = record["config"].get("selection_network") or {}
@@ -221,8 +235,8 @@ def _table(records: list[dict], published: dict) -> Table:
     option_sets = options_by_fraction(records)
     runs = defaultdict(dict)
     # One run for each seed: a budget that comes to the same fraction is no second training.
-    for record in sorted(records, key=lambda r: (r["seed"], r["config"].get("budget") is None)):
-        row = row_name(record, are_several(option_sets[record["selection"]]))
+    ordered = sorted(records, key=lambda r: (r["seed"], r["config"].get("budget") is None))
+    for record, row in zip(ordered, row_names(ordered), strict=True):
         runs[row, record["fraction"]][record["seed"]] = record
     cells = {(row, fraction): cell_of(found, published) for (row, fraction), found in runs.items()}
     # A method with signals knows more about the setting than Uniform does.
@@ -265,6 +279,12 @@ def options_by_fraction(records: Iterable[dict]) -> dict[str, dict[float, set[st
 def are_several(by_fraction: dict[float, set[str]]) -> bool:
     """Tell whether a method ran with several sets of options at one fraction, so that it needs several rows."""
     return any(len(sets) > 1 for sets in by_fraction.values())
+
+
+def row_names(records: list[dict]) -> list[str]:
+    """Return the name of each record's row, among these records."""
+    several = {method: are_several(sets) for method, sets in options_by_fraction(records).items()}
+    return [row_name(record, several[record["selection"]]) for record in records]
 
 
 def row_name(record: dict, several: bool) -> str:
@@ -323,14 +343,10 @@ def options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
         return ""
     varied = [option for option in names if len({json.dumps(options.get(option)) for options in sets.values()}) > 1]
     first = next(iter(sets.values()))
-    said = (
-        [_named({option: first[option] for option in names if option not in varied})]
-        if len(varied) < len(names)
-        else []
-    )
+    said = [_named({option: first[option] for option in names if option not in varied})]
     for fraction, options in sets.items() if varied else ():
         said.append(f"{_named({option: options.get(option) for option in varied})} at {100 * fraction:.4g}%")
-    return f"{name}: {', '.join(said)}"
+    return f"{name}: {', '.join(filter(None, said))}"
 
 
 def source(record: dict, seeds: int) -> list[str]:

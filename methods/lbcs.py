@@ -16,7 +16,7 @@ from lcmat import seeds
 from lcmat.context import Context
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
-from lcmat.inner_loop import Images, mean_loss, prepared, train_full_batch
+from lcmat.inner_loop import Images, check_memory, mean_loss, prepared, train_full_batch
 from lcmat.lexicographic import Rules
 from lcmat.selection import Method, Picks, select_with
 from lcmat.signals import Signals
@@ -66,11 +66,13 @@ def lbcs(
     by_class = init_selection != "Uniform" if init_balance is None else init_balance
     size = _by_class(signals, groups, budgets) if by_class and sum(budgets) == k and len(groups) > 1 else k
     start = _start(signals, context, known, init_selection, size, seed)
+    images = prepared(context.split, context.compute)
+    check_memory(context.fresh_network(0), images, k)
     starts = _networks(context, known, networks, pretrain_epochs, seed)
     point = torch.full((count,), outside, dtype=torch.float64)
     point[start] = inside
     chosen = refine(
-        TrainingLoss(prepared(context.split, context.compute), starts, context, inner_steps, inner_lr, seed),
+        TrainingLoss(images, starts, context, inner_steps, inner_lr, seed),
         point,
         Rules(tolerance, 2 * (step or usual_step(k, count, inside)), 2 * least_step, stall_limit, bias),
         seed=seed,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import main as script
 from lcmat import analyses, loss_surface, options, planning
 from lcmat.__main__ import main as command
+from lcmat.analysis_groups import Group, groups_of
 from lcmat.commands._rooms import ROOMS
 from lcmat.data.splits import TensorSplit
 from lcmat.errors import UserError
@@ -282,10 +283,10 @@ def test_network_sharpness_of_a_small_ball_is_the_gradient(folder: Path) -> None
         assert float(other["network_sharpness"]) >= float(one["network_sharpness"]) * (1 - 1e-6)
 
 
-def groups(folder: Path, *flags: str) -> list[analyses.Group]:
+def groups(folder: Path, *flags: str) -> list[Group]:
     """What the commands above measure."""
     places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-    return analyses.groups_of(planning.plan([options.parse([*FLAGS, *places, *flags])], ROOMS))
+    return groups_of(planning.plan([options.parse([*FLAGS, *places, *flags])], ROOMS))
 
 
 def test_variance_within_classes_by_brute_force(folder: Path) -> None:

@@ -719,7 +719,6 @@ main([])
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for another process")
 def test_interrupted() -> None:
     """Ctrl-C ends a selection that would still take long, at once: in a program, in a command, and a process itself."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

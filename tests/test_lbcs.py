@@ -735,7 +735,7 @@ def test_pieces_of_a_full_batch_give_its_gradient(
 
 
 def test_a_full_batch_that_does_not_fit_is_told(
-    split: TensorSplit, compute: Compute, monkeypatch: pytest.MonkeyPatch
+    split: TensorSplit, compute: Compute, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the gradient needs is measured on two images: within a tenth of what PyTorch holds for all."""
     network, images = nets.build("ResNet10", 10, 1, 8), prepared(split, compute)
@@ -746,14 +746,18 @@ def test_a_full_batch_that_does_not_fit_is_told(
         held += 0 if isinstance(value, nn.Parameter) else value.numel() * value.element_size()
         return value
 
-    inputs, labels = images.take(torch.arange(100))
     with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
-        network(inputs)
+        network(images.take(torch.arange(100))[0])
     monkeypatch.setattr("lcmat.memory.free", lambda device: int(1.1 * held))
-    train_full_batch(network, inputs, labels, 1, 1e-3, compute, seed=0)
+    inner_loop.check_memory(network, images, 100)
     monkeypatch.setattr("lcmat.memory.free", lambda device: int(0.9 * held))
+    inner_loop.check_memory(nets.build("MLP", 10, 1, 8), images, 100)
     with pytest.raises(UserError, match=r"100 samples at once need .* GB with BatchNorm.*--inner_model"):
-        train_full_batch(network, inputs, labels, 1, 1e-3, compute, seed=0)
+        inner_loop.check_memory(network, images, 100)
+    resnet = replace(context, fresh_network=lambda number: network)
+    monkeypatch.setattr("lcmat.memory.free", lambda device: int(0.3 * held))
+    with pytest.raises(UserError, match="40 samples at once"):
+        lbcs(resnet)
 
 
 def test_trainings_are_counted_and_seeds_decide(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

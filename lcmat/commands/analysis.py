@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lcmat import analyses, grids, options, planning, reports
 from lcmat.analysis_figures import draw
+from lcmat.analysis_groups import groups_of
 from lcmat.commands._rooms import ROOMS
 from lcmat.errors import UserError, lookup
 from lcmat.files import write_text
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
     planned = planning.plan(lines, ROOMS)
     save_path = planned[0].bench.settings.save_path
     print(planning.headline(planned[0].bench), flush=True)
-    groups = analyses.groups_of(planned)
+    groups = groups_of(planned)
     rows = analyses.ANALYSES[analysis](groups, how)
     name = f"{analysis}-{lines[0].name or name or _slug(planned[0])}"
     paths = [_write(some, save_path / "tables" / f"{name}{suffix}.csv") for suffix, some in rows.items()]
