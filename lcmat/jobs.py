@@ -116,7 +116,8 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
 
     Training is taken to grow with images times epochs, plus the images tested at a third of that; the network that
     selects, with its epochs; once for each network. Known runs count if dataset, networks and precision agree.
-    Selection and condensation take what they took with the same method, options and size.
+    Selection and condensation take what they took with the same method, options and size; selection otherwise what it
+    took with the method at all.
     """
     speeds: dict[tuple, list[float]] = {}
     pretraining: dict[tuple, list[float]] = {}
@@ -129,7 +130,8 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
         network = config.get("selection_network") or {}
         if "epochs" in network and record["seconds"].get("pretrain"):
             pretraining.setdefault(_origin(config), []).append(record["seconds"]["pretrain"] / network["epochs"])
-        choosing.setdefault(_choice(config), []).append(record["seconds"].get("select", 0.0))
+        for key in (_choice(config), _method(config)):
+            choosing.setdefault(key, []).append(record["seconds"].get("select", 0.0))
     total, unknown, networks = 0.0, 0, set()
     made = {record["config"]["condensing"] for record in known if "condensing" in record["config"]}
     for job in jobs:
@@ -137,7 +139,9 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
         size = max(1, round(config["fraction"] * len(bench.part(job.run)[0])))
         speed = speeds.get(_kind(config))
         choice, images = choosing.get(_choice(config)), config.get("condensing")
-        unknown += speed is None or (choice is None and images is not None and images not in made)
+        if choice is None and images is None:  # the options of condensation change its time a hundredfold
+            choice = choosing.get(_method(config))
+        unknown += speed is None or (choice is None and images not in made)
         total += 0.0 if images in made else statistics.median(choice or [0.0])
         made |= {images} - {None}
         total += statistics.median(speed) * _load(size, config, len(bench.dataset.test)) if speed else 0.0
@@ -162,7 +166,11 @@ def _kind(config: dict) -> tuple:
 
 def _choice(config: dict) -> tuple:
     options = repr(sorted(config.get("options", {}).items()))
-    return (*_place(config), config["selection"], config["fraction"], options)
+    return (*_method(config), config["fraction"], options)
+
+
+def _method(config: dict) -> tuple:
+    return (*_place(config), config["selection"])
 
 
 def _origin(config: dict) -> tuple:

@@ -386,6 +386,24 @@ def test_estimate_scales_with_images_and_epochs(undisturbed: Path) -> None:
     assert jobs.estimate(planned, []) == (0.0, len(planned))
 
 
+def test_estimate_of_a_selection_by_other_options(tmp_path: Path) -> None:
+    """A search that is recorded for another size or start takes as long; of other methods nothing is known."""
+    text = """
+title: Searches
+runs:
+  - {selection: [LBCS], init_size: [100, 200]}
+  - {selection: [LBCS], init_size: [100], init_selection: EL2N}
+vary: {dataset: [digits], model: [MLP], trials: [5], epochs: [40], test_interval: [0]}
+report: [accuracy]
+"""
+    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, ROOMS)
+    config = planned[0].config
+    known = {"dataset": "digits", "subset_size": 100, "seconds": {"train": 1e-9, "select": 3000.0}, "config": config}
+    assert jobs.estimate(planned, [known]) == (pytest.approx(3 * 3000), 0)
+    known["config"] = {**config, "selection": "Uniform"}
+    assert jobs.estimate(planned, [known]) == (pytest.approx(0, abs=1e-6), 3)
+
+
 def test_estimate_of_condensation(tmp_path: Path) -> None:
     """Images are learned once for all networks, not again where they are recorded; each holds factor² of them."""
     text = """
