@@ -20,7 +20,8 @@ class Context:
     network: the trained network that the signals come from; for methods that need "network".
     fresh_network: called with a number, returns an untrained network, another for each number; recipe: how to train
     it. For methods that need "training". checkpoint: a file of its own that a long selection may keep its state in;
-    log: a file that it may write its course to, and that stays; resume: whether to go on from what is there.
+    log: a file that it may write its course to, and that stays; resume: whether to go on from what is there; took: to
+    be called with the seconds of the work that is gone on from.
     """
 
     split: Split
@@ -31,6 +32,7 @@ class Context:
     checkpoint: Path | None = None
     log: Path | None = None
     resume: bool = False
+    took: Callable[[float], None] = lambda seconds: None
 
     def __getitem__(self, index: Tensor) -> Context:
         """Return the context of the samples in `index`."""

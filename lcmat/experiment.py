@@ -350,9 +350,15 @@ def _recorded_subsets(bench: Bench, config: dict) -> Iterator[tuple[dict, Subset
 
 
 def _select(bench: Bench, run: Run, signals: Signals, context: Context | None, config: dict) -> tuple[Subset, float]:
-    """Return the subset, with indices into the whole training set, validation samples counted, and the seconds."""
+    """Return the subset, with indices into the whole training set, validation samples counted, and the seconds.
+
+    These include what was spent before a selection that is resumed was interrupted.
+    """
     settings = bench.settings
     how = {"balanced": settings.balance, "seed": run.seed, **config["options"]}
+    earlier = []
+    if context is not None:
+        context = replace(context, took=earlier.append)
     means = {"context": context, "memory": settings.memory}
     if context is not None and run.method.nested:
         # Networks run for these picks: one order of everything, which costs no more, serves all sizes.
@@ -361,6 +367,6 @@ def _select(bench: Bench, run: Run, signals: Signals, context: Context | None, c
     else:
         started = time.monotonic()
         subset = select_with(run.method, signals, **size_of(bench, run), **how, **means)
-        seconds = time.monotonic() - started
+        seconds = sum(earlier) + time.monotonic() - started
     positions, _ = bench.part(run)
     return replace(subset, indices=positions.numpy()[subset.indices]), seconds

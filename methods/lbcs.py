@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -63,6 +64,7 @@ def lbcs(
         least_step, stall_limit, inside, outside, inner_steps, inner_lr, networks, pretrain_epochs,
     )  # fmt: skip
     known = _restored(context, identity)
+    context.took(known["seconds"])
     by_class = init_selection != "Uniform" if init_balance is None else init_balance
     size = _by_class(signals, groups, budgets) if by_class and sum(budgets) == k and len(groups) > 1 else k
     start = _start(signals, context, known, init_selection, size, seed)
@@ -71,6 +73,9 @@ def lbcs(
     starts = _networks(context, known, networks, pretrain_epochs, seed)
     point = torch.full((count,), outside, dtype=torch.float64)
     point[start] = inside
+    of = {"search": identity, "samples": count, "init_size": k, "tolerance": tolerance}
+    file = None if context.log is None else TrialFile(context.log, of, context.resume)
+    context.took(sum(trial.get("seconds", 0.0) for trial in (file.kept if file else [])[:trials]))
     chosen = refine(
         TrainingLoss(images, starts, context, inner_steps, inner_lr, seed),
         point,
@@ -79,10 +84,8 @@ def lbcs(
         trials=trials,
         limit=None if slack is None else k + slack,
         repeatable=networks == 1,
-        file=None if context.log is None else TrialFile(
-            context.log, {"search": identity, "samples": count, "init_size": k, "tolerance": tolerance}, context.resume
-        ),
-    )  # fmt: skip
+        file=file,
+    )
     mask = torch.zeros(count, dtype=torch.bool)
     mask[chosen] = True
     return [Picks(mask[group.cpu()].nonzero()[:, 0]) for group in groups]
@@ -139,10 +142,11 @@ def _start(signals: Signals, context: Context, known: dict, selection: str, size
     size: how many, over all classes together, or of each class.
     """
     if known["start"] is None:
+        began = time.monotonic()
         alone, balanced = replace(context, checkpoint=None, log=None), isinstance(size, list)
         subset = select_with(_other(selection), signals, budget=size, balanced=balanced, seed=seed, context=alone)
         known["start"] = torch.from_numpy(subset.indices)
-        _keep(context, known)
+        _keep(context, known, time.monotonic() - began)
     return known["start"]
 
 
@@ -154,14 +158,17 @@ def _networks(context: Context, known: dict, count: int, epochs: int, seed: int)
     recipe = replace(context.recipe, epochs=epochs)
     for number, network in enumerate(tqdm(networks, desc="LBCS: networks to start with", disable=None, leave=False)):
         if number == len(known["networks"]):
+            began = time.monotonic()
             train(network, context.split, recipe, context.compute, seed=seeds.derive(seed, "pretrain", number))
             known["networks"].append({name: value.cpu() for name, value in network.state_dict().items()})
-            _keep(context, known)
+            _keep(context, known, time.monotonic() - began)
         network.load_state_dict(known["networks"][number])
     return networks
 
 
-def _keep(context: Context, known: dict) -> None:
+def _keep(context: Context, known: dict, seconds: float) -> None:
+    """Keep what is known, and the seconds that finding it took."""
+    known["seconds"] += seconds
     if context.checkpoint is not None:
         save_tensors(context.checkpoint, known)
 
@@ -169,11 +176,11 @@ def _keep(context: Context, known: dict) -> None:
 def _restored(context: Context, identity: str) -> dict:
     """Return what was found before the trials began, as far as it is kept: the start and the networks."""
     if not (context.resume and context.checkpoint is not None and context.checkpoint.exists()):
-        return {"identity": identity, "start": None, "networks": []}
+        return {"identity": identity, "start": None, "networks": [], "seconds": 0.0}
     state = load_tensors(context.checkpoint)
     if not isinstance(state, dict) or state.get("identity") != identity:
         raise UserError(f"checkpoint {context.checkpoint} is of another selection; remove it or leave --resume out")
-    return state
+    return {"seconds": 0.0} | state
 
 
 def _identity(context: Context, seed: int, budgets: list[int], trained: bool, *options: object) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from dataclasses import replace
 
 import torch
@@ -45,7 +46,9 @@ def probabilistic(
     if sum(budgets) == count:  # nothing to learn
         return [Picks(torch.randperm(budget, generator=generator)) for budget in budgets]
     identity = _identity(context, seed, budgets, outer_steps, inner_epochs, step)
-    s, losses = _restored(context, identity, s, losses)
+    s, losses, before = _restored(context, identity, s, losses)
+    context.took(before)
+    began = time.monotonic() - before
     bar = tqdm(range(len(losses), outer_steps), initial=len(losses), total=outer_steps, desc="Probabilistic",
                disable=None, leave=False)  # fmt: skip
     for t in bar:
@@ -54,7 +57,8 @@ def probabilistic(
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
         s = _updated(s, mask, losses, step, groups, budgets)
         if context.checkpoint is not None:
-            save_tensors(context.checkpoint, {"identity": identity, "s": s, "losses": losses})
+            kept = {"identity": identity, "s": s, "losses": losses, "seconds": time.monotonic() - began}
+            save_tensors(context.checkpoint, kept)
     order = torch.randperm(count, generator=seeds.generator(seed, "ties"))
     place = torch.empty_like(order)
     place[order] = torch.arange(count)
@@ -115,13 +119,14 @@ def _identity(context: Context, seed: int, budgets: list[int], *options: float) 
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def _restored(context: Context, identity: str, s: Tensor, losses: list[float]) -> tuple[Tensor, list[float]]:
+def _restored(context: Context, identity: str, s: Tensor, losses: list[float]) -> tuple[Tensor, list[float], float]:
+    """Return s, the losses and the seconds that they took, as far as they are kept."""
     if not (context.resume and context.checkpoint is not None and context.checkpoint.exists()):
-        return s, losses
+        return s, losses, 0.0
     state = load_tensors(context.checkpoint)
     if not isinstance(state, dict) or state.get("identity") != identity:
         raise UserError(f"checkpoint {context.checkpoint} is of another selection; remove it or leave --resume out")
-    return state["s"], state["losses"]
+    return state["s"], state["losses"], state.get("seconds", 0.0)
 
 
 def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, step: float) -> dict[str, object]:

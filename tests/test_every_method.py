@@ -20,7 +20,7 @@ from lcmat.context import Context
 from lcmat.curvature import gradient_factors
 from lcmat.data.splits import TensorSplit
 from lcmat.distances import CosineDistance
-from lcmat.files import load_tensors
+from lcmat.files import load_tensors, save_tensors
 from lcmat.training import Compute, Recipe
 from methods import get, names, select
 from tests import oracles
@@ -893,16 +893,22 @@ def test_a_killed_selection_goes_on(balanced: bool, stop: int, monkeypatch: pyte
         calls.append(1)
         return real(*arguments)
 
-    context = replace(problem.context, checkpoint=tmp_path / "two.pt")
+    took = []
+    context = replace(problem.context, checkpoint=tmp_path / "two.pt", took=took.append)
     monkeypatch.setattr(methods.probabilistic, "_loss_after_training", dying)
     with pytest.raises(Killed):
         chosen("Probabilistic", problem, context=context, **options)
+    state = load_tensors(tmp_path / "two.pt")
+    assert 0 < state["seconds"] < 1000
+    save_tensors(tmp_path / "two.pt", state | {"seconds": 1000.0})
     context = replace(context, resume=True)
     resumed = chosen("Probabilistic", problem, context=context, **options)
+    assert took == [0, 1000]
     assert len(calls) == 6, "steps were made twice, or left out"
     assert same(expected, resumed)
     one, two = load_tensors(tmp_path / "one.pt"), load_tensors(tmp_path / "two.pt")
     assert torch.equal(one["s"], two["s"])
+    assert one["seconds"] < 1000 <= two["seconds"], "earlier steps count"
     assert one["losses"] == two["losses"]
 
 

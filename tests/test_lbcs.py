@@ -913,7 +913,9 @@ def test_networks_to_start_with_are_trained_first_and_kept(
 
     monkeypatch.setattr(methods.lbcs, "train", dying)
     log = tmp_path / "killed" / "trials.jsonl"
-    killed, resumed = replace(context, checkpoint=tmp_path / "killed.pt", log=log), False
+    took = []
+    killed = replace(context, checkpoint=tmp_path / "killed.pt", log=log, took=took.append)
+    resumed = False
     with pytest.raises(Killed):
         lbcs(killed, **more)
     resumed = True
@@ -921,7 +923,10 @@ def test_networks_to_start_with_are_trained_first_and_kept(
     assert len(made) == len(set(made)) == 3
     assert np.array_equal(found.indices, expected.indices)
     assert without_seconds(killed.log) == without_seconds(whole.log)
-    trained = torch.load(killed.checkpoint, weights_only=True)["networks"]
+    state = torch.load(killed.checkpoint, weights_only=True)
+    trained = state["networks"]
+    assert took[0] == 0 < took[1] < state["seconds"], "of the first network only"
+    assert took[2:] == [0], "no trial had been made"
     fresh = [Net(number).state_dict() for number in range(3)]
     assert not any(torch.equal(a["head.weight"], b["head.weight"]) for a, b in zip(trained, fresh, strict=True))
 
@@ -1137,12 +1142,17 @@ def test_a_killed_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patched:
         patched.setattr(methods.lbcs.TrainingLoss, "__call__", dying)
         assert call(*words, *places(tmp_path / "killed")) == 130
+    (log,) = tmp_path.glob("killed/result/*/LBCS/*.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(lines) == 1 + 5
+    log.write_text("".join(json.dumps(one | ({"seconds": 1000.0} if "trial" in one else {})) + "\n" for one in lines))
     assert call(*words, *places(tmp_path / "killed"), "--resume") == 0
     one, other = (next((tmp_path / name).glob("result/*/LBCS/*.json")) for name in ("whole", "killed"))
     assert one.name == other.name
     assert without_seconds(one.with_suffix(".jsonl")) == without_seconds(other.with_suffix(".jsonl"))
     records = [json.loads(path.read_text()) for path in (one, other)]
     assert records[0]["test_accuracy"] == records[1]["test_accuracy"]
+    assert records[0]["seconds"]["select"] < 5000 < records[1]["seconds"]["select"] < 10_000, "earlier trials count"
     assert np.array_equal(*(np.load(path.with_suffix(".npz"))["indices"] for path in (one, other)))
 
 
