@@ -46,6 +46,8 @@ def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Seq
     for block in blocks:
         if not isinstance(block, dict):
             raise UserError(f"{path}: runs: takes 'flag: value' lines, or a list of such blocks")
+        if both := sorted(map(str, block.keys() & vary.keys())):
+            raise UserError(f"{path}: runs: and vary: both give {', '.join(both)}; leave one out")
         for values in itertools.product(*vary.values()):
             words = options.words_of({**block, **dict(zip(vary, values, strict=True))}, path, parser)
             lines.append(options.parse([*words, *overrides], parser))

@@ -158,10 +158,15 @@ def _expanded(name: str, rooms: Rooms) -> Iterable[str]:
 
 
 def set_threads(several: list[argparse.Namespace]) -> None:
-    """Let PyTorch use as many threads as the flags say, if they say so."""
+    """Let PyTorch use as many threads as the flags say, if they say so. Raises UserError where they do not agree."""
     wanted = {args.threads for args in several} - {None}
+    if len(wanted) > 1:
+        raise UserError(
+            f"one process computes with one number of threads, but the runs have --threads "
+            f"{' and '.join(map(str, sorted(wanted)))}; give one, or start them apart"
+        )
     if wanted:
-        torch.set_num_threads(max(wanted))
+        torch.set_num_threads(wanted.pop())
 
 
 def runs_of(args: argparse.Namespace, chosen: list[Method | Condenser], classes: int = 0) -> list[Run]:

@@ -93,6 +93,7 @@ def test_blocks_and_varied_flags_are_combined(tmp_path: Path) -> None:
         ("runs: {lr: fast}", "invalid float value"),
         ("runs: [0.1]", "'flag: value' lines"),
         ("runs: {}\nvary: {lr: 0.1}", "list of values"),
+        ("runs: [{lr: 0.1}, {rho: 1, lr: 0.2}]\nvary: {rho: [0, 0.5], lr: [1]}", "vary: both give lr;"),
         ("runs: {}\nreport: [acuracy]", "unknown report 'acuracy'; did you mean accuracy?"),
         ("runs: {}\nreport: [{images: 3}]", "option: value"),
         ("runs: {lr: [", "not valid YAML"),
@@ -112,6 +113,15 @@ def test_every_file_of_configs_is_understood(path: Path) -> None:
         for line in read(path).lines:
             planning.resolve(line, ROOMS)
     assert path.read_text().startswith("#"), "a config says where it comes from"
+
+
+def test_runs_of_different_numbers_of_threads_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """PyTorch's number is the process's own, so that one of them would be ignored."""
+    path = written(tmp_path, "runs: [{dataset: digits, threads: 1}, {dataset: digits, threads: 3}]")
+    assert call(path, "--plan") == 2
+    assert "--threads 1 and 3; give one" in capsys.readouterr().err
+    before = torch.get_num_threads()
+    assert call(path, "--plan", "--threads", before) == 0
 
 
 def test_absent_file_and_bad_flags_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
