@@ -1224,6 +1224,8 @@ def test_the_course_of_a_search_is_drawn(tmp_path: Path, script: Callable) -> No
     answer = lines[smallest([(one["f1"], one["f2"]) for one in lines], 0.2)]
     assert f"30 trials in 0 s, {sum(one['accepted'] for one in lines)} accepted" in done.stdout
     assert f"from 20 to {answer['f2']} samples" in done.stdout
+    ordered, mean = sorted(one["f1"] for one in lines), np.mean([one["f2"] for one in lines])
+    assert f"tried: f₁ from {ordered[0]:.4f} to {ordered[-1]:.4f}, {mean:.0f} samples in the mean" in done.stdout
     name = "digits-MLP-LBCS-fraction0.05-seed0-abc"
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {f"{name}.png", f"{name}.pdf"}
     assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 10_000

@@ -37,10 +37,12 @@ def main(argv: list[str]) -> int:
 
 def _summary(search: dict, trials: list[dict]) -> str:
     found = trials[smallest([(one["f1"], one["f2"]) for one in trials], search["tolerance"])]
-    accepted, seconds = (sum(one[name] for one in trials) for name in ("accepted", "seconds"))
+    accepted, seconds, size = (sum(one[name] for one in trials) for name in ("accepted", "seconds", "f2"))
+    losses = [one["f1"] for one in trials]
     return (
         f"{len(trials)} trials in {seconds:.0f} s, {accepted} accepted; from {search['init_size']:,} to "
-        f"{found['f2']:,} samples, f₁ from {trials[0]['f1']:.4f} to {found['f1']:.4f}, in trial {found['trial']}"
+        f"{found['f2']:,} samples, f₁ from {trials[0]['f1']:.4f} to {found['f1']:.4f}, in trial {found['trial']}; "
+        f"tried: f₁ from {min(losses):.4f} to {max(losses):.4f}, {size / len(trials):,.0f} samples in the mean"
     )
 
 

@@ -214,7 +214,7 @@ def _inner(args, folder: Path) -> Path:
         f"library's usual training loop normalises at each trial; the plain loop has a DataLoader with torchvision's "
         f"transforms in the main process. Target: {TRIALS} trials of 60,000 images in 30 minutes on 2 "
         f"cores.\n\n"
-        f"`python -m lcmat benchmark inner{_reduced(args)}`"
+        f"`python -m lcmat benchmark inner --data_path DIR --runs {args.runs}{_reduced(args)}`"
     )
     header = ["", "Seconds a trial", "Trials/s", f"Minutes for {TRIALS}", "CPU seconds a trial", "Times plain"]
     return report.write_table("LBCS's inner loop", text, header, rows)
