@@ -252,7 +252,7 @@ def test_the_inner_loop_is_measured_and_tabulated(tmp_path: Path, monkeypatch: p
     assert run_command_line(benchmark.main, call) == 0
     text = (tmp_path / "benchmarks" / "inner.md").read_text()
     assert "20 full-batch steps of Adam on 2 images" in text
-    assert "`python -m lcmat benchmark inner --images 50`" in text
+    assert "`python -m lcmat benchmark inner --data_path DIR --runs 2 --images 50`" in text
     rows = json.loads((tmp_path / "benchmarks" / "inner.json").read_text())["measurements"]
     assert set(rows) == {"this library", training.TOGETHER, "its usual training loop", "plain loop"}
     assert all(len(row["values"]) == 2 for row in rows.values())
