@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lcmat import loss_surface
 from lcmat.analysis_groups import Case, Group, Row
 from lcmat.curvature import LossCurvatureDistance, dominant_dimensions, hessian_factors, hessian_variance
+from lcmat.data.splits import Split
 from lcmat.loss_difference import sharpness
 from lcmat.signals import Signals
 
@@ -28,6 +29,7 @@ class How:
 
     starts, steps: of the ascent over the last layer; network_starts, network_steps: over all parameters.
     images: of the fixed sample of T. points, span: of the landscape's grid, from −span to span filter norms.
+    network_precision: what networks compute in where all their parameters move.
     """
 
     radius: float = 0.5
@@ -39,6 +41,7 @@ class How:
     images: int = 1000
     points: int = 21
     span: float = 1.0
+    network_precision: torch.dtype = torch.float32
 
 
 def _cases(groups: list[Group], label: str) -> Iterator[tuple[Group, Case]]:
@@ -95,7 +98,7 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
         of_network = {}
         if how.network_steps:
             what = {"analysis": "network sharpness", "radius": how.radius, "steps": how.network_steps}
-            what |= {"starts": how.network_starts}
+            what |= {"starts": how.network_starts, **_unlike_float32(how)}
             make = functools.partial(_network_sharpness, group, case, how)
             of_network = group.kept(what | {"images": how.images}, case, make)
         eq6, eq6_abs = (
@@ -121,6 +124,11 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
     return {"": rows}
 
 
+def _unlike_float32(how: How) -> Row:
+    """Return what a cache key tells of the precision, nothing for the usual one."""
+    return {} if how.network_precision == torch.float32 else {"precision": str(how.network_precision)}
+
+
 def _layer_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
     at, like = group.layer.loss(group.coefficients(case)), torch.zeros(group.layer.shape).to(group.layer.h)
     value, base, _ = sharpness(at, like, how.radius, how.starts, how.steps)
@@ -128,7 +136,7 @@ def _layer_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
 
 
 def _network_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
-    train, compute = group.bench.dataset.train, replace(group.bench.compute, precision=torch.float32)
+    train, compute = group.bench.dataset.train, replace(group.bench.compute, precision=how.network_precision)
     sample = train.take(loss_surface.stratified(train.labels, how.images))
     chosen = train.take(torch.from_numpy(case.subset.indices))
     weights = loss_surface.relative_weights(case.subset, len(chosen))
@@ -145,20 +153,17 @@ def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
     """Return the loss of T's fixed sample and of each subset around f_T (Fig. 1b), on the same two directions."""
     places = np.linspace(-how.span, how.span, how.points).tolist()
     rows = []
-    what = {"analysis": "landscape", "points": how.points, "span": how.span}
     for group in groups:
         train = group.bench.dataset.train
-        for case in (None, *group.cases):
-            if case is None:
-                index, own = loss_surface.stratified(train.labels, how.images), {"images": how.images}
-                first = _of_t(group, len(index))
-            else:
-                index, own, first = torch.from_numpy(case.subset.indices), {}, case.row
-            weights = loss_surface.relative_weights(case and case.subset, len(index))
-            label = f"landscape of {first['method']} {first['fraction']:g}"
-
-            make = functools.partial(_surface, group, index, weights, places, label)
-            surface = group.kept(what | own, case, make)["surface"]
+        sample = loss_surface.stratified(train.labels, how.images)
+        several = [(_of_t(group, len(sample)), sample, loss_surface.relative_weights(None, len(sample)))]
+        for case in group.cases:
+            weights = loss_surface.relative_weights(case.subset, len(case.subset))
+            several.append((case.row, torch.from_numpy(case.subset.indices), weights))
+        images = torch.cat([index for _, index, _ in several]).unique()
+        losses = _losses(group, how, images, places)
+        for first, index, weights in several:
+            surface = losses[..., torch.searchsorted(images, index)].double() @ weights.double()
             rows += [
                 first | {"x": x, "y": y, "loss": float(surface[i, j])}
                 for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2)
@@ -171,10 +176,20 @@ def _of_t(group: Group, count: int) -> Row:
     return {"method": group.named("T"), "fraction": 1.0, "seed": group.seed, "samples": count}
 
 
-def _surface(group: Group, index: Tensor, weights: Tensor, places: list[float], label: str) -> dict[str, Tensor]:
-    compute = replace(group.bench.compute, precision=torch.float32)
-    split = group.bench.dataset.train.take(index)
-    return {"surface": loss_surface.landscape(group.network, split, weights, compute, places, label)}
+def _losses(group: Group, how: How, images: Tensor, places: list[float]) -> Tensor:
+    """Return each image's loss at each point, (points, points, n); subsets share images, so each is taken once."""
+    compute = replace(group.bench.compute, precision=how.network_precision)
+    what = {"analysis": "landscape", "points": how.points, "span": how.span, **_unlike_float32(how)}
+    found, parts = [], images.split(loss_surface.BATCH)
+    for number, part in enumerate(parts, 1):
+        label = f"landscape of seed {group.seed}, part {number} of {len(parts)}"
+        split = group.bench.dataset.train.take(part)
+
+        def make(split: Split = split, label: str = label) -> dict[str, Tensor]:
+            return {"losses": loss_surface.landscape(group.network, split, compute, places, label)}
+
+        found.append(group.kept(what | {"images": part.tolist()}, None, make)["losses"])
+    return torch.cat(found, -1)
 
 
 def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:

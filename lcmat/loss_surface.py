@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 
 import torch
@@ -68,9 +69,9 @@ def difference(
         with moved(network, named), evaluation_mode(network), torch.enable_grad():
             for split, share in parts:
                 for images, labels, positions in split.batches(torch.arange(len(split)).split(BATCH)):
-                    losses = F.cross_entropy(
-                        network(compute.inputs(images)), labels.to(compute.device), reduction="none"
-                    )
+                    with compute.autocast():
+                        logits = network(compute.inputs(images))
+                    losses = F.cross_entropy(logits.float(), labels.to(compute.device), reduction="none")
                     loss = (losses * share[positions].to(losses)).sum()
                     slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                     total += float(loss.detach())
@@ -99,26 +100,16 @@ def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:
     return directions
 
 
-def landscape(
-    network: nn.Module, split: Split, weights: Tensor, compute: Compute, places: list[float], label: str
-) -> Tensor:
-    """Return the mean loss on a grid, (len(places), len(places)) float64: θ + places[i] · d₁ + places[j] · d₂."""
-    first, second = (filter_normalised(network, seed) for seed in (0, 1))
-    surface = torch.zeros(len(places), len(places), dtype=torch.float64)
-    bar = tqdm(total=surface.numel(), desc=label, disable=None, leave=False)
-    for i, x in enumerate(places):
-        for j, y in enumerate(places):
-            with moved(network, first, x), moved(network, second, y):
-                surface[i, j] = _loss(network, split, weights, compute)
-            bar.update()
-    bar.close()
-    return surface
-
-
 @torch.no_grad()
-def _loss(network: nn.Module, split: Split, weights: Tensor, compute: Compute) -> float:
-    total = 0.0
-    for logits, labels, positions in evaluate(network, split, compute, BATCH):
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
-        total += float((losses * weights[positions].to(losses)).double().sum())
-    return total
+def landscape(network: nn.Module, split: Split, compute: Compute, places: list[float], label: str) -> Tensor:
+    """Return each sample's loss at θ + places[i] · d₁ + places[j] · d₂, (len(places), len(places), n) float32."""
+    first, second = (filter_normalised(network, seed) for seed in (0, 1))
+    losses = torch.zeros(len(places), len(places), len(split))
+    bar = tqdm(total=len(places) ** 2, desc=label, disable=None, leave=False)
+    for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2):
+        with moved(network, first, x), moved(network, second, y):
+            for logits, labels, positions in evaluate(network, split, compute, BATCH):
+                losses[i, j, positions] = F.cross_entropy(logits.float(), labels, reduction="none").cpu()
+        bar.update()
+    bar.close()
+    return losses

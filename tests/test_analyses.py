@@ -198,19 +198,18 @@ def test_difference_over_all_parameters(tiny: tuple) -> None:
 
 
 def test_landscape(tiny: tuple) -> None:
-    """Its middle is the loss at θ; a corner is that of the network moved by hand; the network stays as it was."""
+    """Its middle holds the losses at θ; a corner those of the network moved by hand; the network stays as it was."""
     network, split, compute = tiny
-    weights = torch.full((30,), 1 / 30)
     before = [value.detach().clone() for value in network.parameters()]
-    surface = loss_surface.landscape(network, split, weights, compute, [-1.0, 0.0, 1.0], "test")
+    surface = loss_surface.landscape(network, split, compute, [-1.0, 0.0, 1.0], "test")
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     network.eval()
 
-    def loss() -> float:
+    def losses() -> Tensor:
         with torch.no_grad():
-            return float(F.cross_entropy(network(compute.inputs(split.images)), split.labels))
+            return F.cross_entropy(network(compute.inputs(split.images)), split.labels, reduction="none")
 
-    assert float(surface[1, 1]) == pytest.approx(loss(), rel=1e-5)
+    torch.testing.assert_close(surface[1, 1], losses(), rtol=1e-4, atol=1e-6)
     first, second = (loss_surface.filter_normalised(network, seed) for seed in (0, 1))
     assert set(first) == {"conv.weight", "head.weight"}
     for name, direction in first.items():
@@ -220,7 +219,7 @@ def test_landscape(tiny: tuple) -> None:
         for name, value in network.named_parameters():
             if name in first:
                 value += first[name] - second[name]
-    assert float(surface[2, 0]) == pytest.approx(loss(), rel=1e-5)
+    torch.testing.assert_close(surface[2, 0], losses(), rtol=1e-4, atol=1e-6)
 
 
 def test_a_fixed_sample_is_stratified() -> None:
@@ -243,10 +242,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("analyses")
 
 
+def places(folder: Path) -> list[str]:
+    """Where commands read and write."""
+    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
+
+
 def analysed(folder: Path, name: str, *flags: str) -> dict[str, list[dict[str, str]]]:
     """Run an analysis as a user does and return its tables by what comes after the name."""
-    places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-    assert command(["analysis", name, *FLAGS, *places, *flags]) == 0
+    assert command(["analysis", name, *FLAGS, *places(folder), *flags]) == 0
     for suffix in ("png", "pdf"):
         assert (folder / "result" / "figures" / f"{name}-digits-MLP.{suffix}").stat().st_size > 1000
     found = sorted((folder / "result" / "tables").glob(f"{name}-digits-MLP*.csv"))
@@ -283,10 +286,22 @@ def test_network_sharpness_of_a_small_ball_is_the_gradient(folder: Path) -> None
         assert float(other["network_sharpness"]) >= float(one["network_sharpness"]) * (1 - 1e-6)
 
 
+def test_networks_move_in_the_precision_asked_for(folder: Path) -> None:
+    """Kept apart in the cache; bfloat16 rounds to 1/256, and less in the mean over samples."""
+    surface = ["landscape", "--points", "3", "--images", "40", "--seed", "0"]
+    ball = ["sharpness", "--network_steps", "1", "--images", "60", "--seed", "0", "--network_starts", "1"]
+    for flags, column in ((surface, "loss"), (ball, "network_sharpness")):
+        exact, rounded = (
+            [float(row[column]) for row in analysed(folder, *flags, "--network_precision", precision)[""]]
+            for precision in ("float32", "bfloat16")
+        )
+        assert rounded != exact
+        assert rounded == pytest.approx(exact, rel=0.02)
+
+
 def groups(folder: Path, *flags: str) -> list[Group]:
     """What the commands above measure."""
-    places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-    return groups_of(planning.plan([options.parse([*FLAGS, *places, *flags])], ROOMS))
+    return groups_of(planning.plan([options.parse([*FLAGS, *places(folder), *flags])], ROOMS))
 
 
 def test_variance_within_classes_by_brute_force(folder: Path) -> None:
@@ -328,6 +343,34 @@ def test_middle_of_each_landscape_is_its_loss(folder: Path) -> None:
         assert middle[case.method, f"{case.fraction:g}"] == pytest.approx(expected, rel=1e-3)
     losses = {key: {float(r["loss"]) for r in rows if (r["method"], r["fraction"]) == key} for key in middle}
     assert all(len(surface) == 9 for surface in losses.values())
+
+
+def test_a_landscape_takes_each_image_once_and_goes_on_where_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Subsets share images with each other and with T's sample; a stopped run keeps the parts that are done."""
+    flags = ["landscape", "--points", "2", "--images", "30", "--seed", "1"]
+    taken, whole = [], loss_surface.landscape
+    monkeypatch.setattr(loss_surface, "BATCH", 40)
+
+    def counted(network: nn.Module, split: TensorSplit, *rest: object) -> Tensor:
+        if len(taken) == 1 and stop:
+            raise KeyboardInterrupt
+        taken.append(len(split))
+        return whole(network, split, *rest)
+
+    monkeypatch.setattr(loss_surface, "landscape", counted)
+    (group,) = groups(folder, "--seed", "1")
+    images = set(loss_surface.stratified(group.signals.labels, 30).tolist())
+    images.update(*(case.subset.indices.tolist() for case in group.cases))
+    assert len(images) < 30 + sum(len(case.subset) for case in group.cases)
+    stop = True
+    with pytest.raises(KeyboardInterrupt):
+        analysed(folder, *flags)
+    assert taken == [40]
+    stop = False
+    analysed(folder, *flags)
+    assert sum(taken) == len(images)
 
 
 def test_options_and_networks_are_told_apart(folder: Path, tmp_path: Path) -> None:
@@ -437,6 +480,7 @@ def test_true_k_by_brute_force() -> None:
         (["bound", "--radius", "0"], "--radius must be a positive number"),
         (["sharpness", "--starts", "0"], "--starts must be at least 1"),
         (["landscape", "--points", "1"], "--points must be at least 2"),
+        (["landscape", "--network_precision", "float16"], "unknown precision 'float16'"),
         (["bound", "--dataset", "digits", "--protocol", "continual"], "of a memory give the file beside its record"),
         (["bound", "--signals", "x.npz"], "--signals are for main.py alone"),
         (["bound", "--dataset", "digits", "--subset", "no.npz"], "cannot read no.npz"),

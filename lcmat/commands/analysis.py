@@ -10,6 +10,8 @@ import io
 import statistics
 from pathlib import Path
 
+import torch
+
 from lcmat import analyses, grids, options, planning, reports
 from lcmat.analysis_figures import draw
 from lcmat.analysis_groups import groups_of
@@ -65,6 +67,8 @@ def _parser() -> options.Parser:
         help="starts of the ascent over all parameters")  # fmt: skip
     add("--network_steps", type=int, default=default.network_steps, metavar="N",
         help="steps of the ascent over all parameters; 0: without it")  # fmt: skip
+    add("--network_precision", default="float32",
+        help="what networks compute in where all their parameters move: float32 or bfloat16")  # fmt: skip
     add("--images", type=int, default=default.images, metavar="N", help="of T's fixed sample, for all parameters")
     add("--points", type=int, default=default.points, metavar="N", help="of the landscape's grid, each way")
     add("--span", type=float, default=default.span, metavar="X", help="how far it goes, in filter norms")
@@ -106,6 +110,7 @@ def _how(args) -> analyses.How:
     for name in ("radius", "span"):
         if not 0 < getattr(args, name) < float("inf"):
             raise UserError(f"--{name} must be a positive number, not {getattr(args, name)}")
+    precision = lookup("precision", args.network_precision, ("float32", "bfloat16"))
     if args.network_steps < 0:
         raise UserError(f"--network_steps must not be negative, not {args.network_steps}")
     return analyses.How(
@@ -118,6 +123,7 @@ def _how(args) -> analyses.How:
         images=args.images,
         points=args.points,
         span=args.span,
+        network_precision=getattr(torch, precision),
     )
 
 
