@@ -23,6 +23,8 @@ from lcmat.errors import UserError
 from lcmat.selection import Subset
 from lcmat.signals import Signals
 
+# ε, and whether the gradient is wanted ↦ D(ε), and ∇D(ε) or None.
+Difference = Callable[..., tuple[float, Tensor | None]]
 # Below this many parameters the Hessian is formed: Lanczos needs more dimensions than it returns vectors.
 DENSE = 64
 
@@ -119,14 +121,16 @@ class LastLayer:
                 squares[number] += float(whole.square().sum()) * (1 if i == j else 2)
         return [value**0.5 for value in squares]
 
-    def loss(self, c: Tensor) -> Callable[[Tensor], tuple[float, Tensor]]:
+    def loss(self, c: Tensor) -> Difference:
         """Return ε ↦ (Σ c_i ℓ_i, its gradient) at the layer's parameters moved by ε (C, d+1)."""
         c, h, z, y = _counting(c, self.h, self.logits, self.labels)
 
-        def at(move: Tensor) -> tuple[float, Tensor]:
+        def at(move: Tensor, slope: bool = True) -> tuple[float, Tensor | None]:
             logits = z + h @ move.T
             log_p = torch.log_softmax(logits, 1)
             value = -float(c @ log_p.gather(1, y[:, None])[:, 0])
+            if not slope:
+                return value, None
             a = log_p.exp().scatter_add(1, y[:, None], torch.full_like(c, -1)[:, None])
             return value, (c[:, None] * a).T @ h
 
@@ -156,7 +160,7 @@ def _block(c: Tensor, p: Tensor, h: Tensor, i: int, j: int) -> Tensor:
 
 
 def sharpness(
-    at: Callable[[Tensor], tuple[float, Tensor]], like: Tensor, radius: float, starts: int, steps: int, seed: int = 0
+    at: Difference, like: Tensor, radius: float, starts: int, steps: int, seed: int = 0
 ) -> tuple[float, float, float]:
     """Return a lower bound of Eq. 4, (max_{‖ε‖≤ρ} |D(ε)| − |D(0)|)/ρ, with D(0) and ‖∇D(0)‖.
 
@@ -176,15 +180,15 @@ def sharpness(
     return (best - abs(base)) / radius, base, norm
 
 
-def _ascend(at: Callable[[Tensor], tuple[float, Tensor]], sign: int, start: Tensor, radius: float, steps: int) -> float:
+def _ascend(at: Difference, sign: int, start: Tensor, radius: float, steps: int) -> float:
     """Return the highest sign · D on the way from the ball's edge in the direction of `start`."""
     place = start * (radius / max(float(start.norm()), 1e-300))
     value, gradient = at(place)
     step = radius
-    for _ in range(steps):
+    for left in reversed(range(steps)):
         ahead = place + sign * gradient * (step / max(float(gradient.norm()), 1e-300))
         ahead = ahead * min(1.0, radius / max(float(ahead.norm()), 1e-300))
-        reached, slope = at(ahead)
+        reached, slope = at(ahead, slope=left > 0)
         if sign * reached > sign * value:
             place, value, gradient = ahead, reached, slope
         else:

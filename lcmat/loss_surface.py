@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lcmat import seeds
 from lcmat.data.splits import Split
+from lcmat.loss_difference import Difference
 from lcmat.selection import Subset, class_budgets
 from lcmat.training import Compute, evaluate, evaluation_mode
 
@@ -54,34 +55,34 @@ def moved(network: nn.Module, move: dict[str, Tensor], scale: float = 1.0) -> It
                 parameters[name].copy_(value)
 
 
-def difference(
-    network: nn.Module, sample: Split, chosen: Split, weights: Tensor, compute: Compute
-) -> Callable[[Tensor], tuple[float, Tensor]]:
+def difference(network: nn.Module, sample: Split, chosen: Split, weights: Tensor, compute: Compute) -> Difference:
     """Return ε ↦ (L(sample) − L(chosen), its gradient) with all parameters moved by ε, a flat tensor."""
     parameters = dict(network.named_parameters())
     sizes = [value.numel() for value in parameters.values()]
     parts = [(sample, torch.full((len(sample),), 1 / len(sample))), (chosen, -weights)]
 
-    def at(move: Tensor) -> tuple[float, Tensor]:
+    def at(move: Tensor, slope: bool = True) -> tuple[float, Tensor | None]:
         pieces = move.split(sizes)
         named = {name: piece.view_as(value) for (name, value), piece in zip(parameters.items(), pieces, strict=True)}
-        total, gradient = 0.0, torch.zeros_like(move)
-        with moved(network, named), evaluation_mode(network), torch.enable_grad():
+        total, gradient = 0.0, torch.zeros_like(move) if slope else None
+        with moved(network, named), evaluation_mode(network), torch.set_grad_enabled(slope):
             for split, share in parts:
                 for images, labels, positions in split.batches(torch.arange(len(split)).split(BATCH)):
                     with compute.autocast():
                         logits = network(compute.inputs(images))
                     losses = F.cross_entropy(logits.float(), labels.to(compute.device), reduction="none")
                     loss = (losses * share[positions].to(losses)).sum()
-                    slopes = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                     total += float(loss.detach())
-                    gradient += torch.cat([
-                        torch.zeros(size, device=move.device) if slope is None else slope.flatten()
-                        for slope, size in zip(slopes, sizes, strict=True)
-                    ])  # fmt: skip
+                    if gradient is not None:
+                        gradient += _flat_gradient(loss, list(parameters.values()))
         return total, gradient
 
     return at
+
+
+def _flat_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    slopes = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([slope.flatten() for slope in slopes])
 
 
 def filter_normalised(network: nn.Module, seed: int) -> dict[str, Tensor]:

@@ -186,6 +186,7 @@ def test_difference_over_all_parameters(tiny: tuple) -> None:
     before = [value.detach().clone() for value in network.parameters()]
     move = torch.randn(size) * 0.1
     value, gradient = at(move)
+    assert at(move, slope=False) == (value, None)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     network.eval()
     moved = nn.utils.parameters_to_vector(network.parameters()).detach() + move
