@@ -22,6 +22,9 @@ from lcmat.data.splits import Split
 from lcmat.loss_difference import sharpness
 from lcmat.signals import Signals
 
+# A landscape is kept in the cache in parts of so many images.
+PART = 250
+
 
 @dataclass(frozen=True)
 class How:
@@ -180,7 +183,7 @@ def _losses(group: Group, how: How, images: Tensor, places: list[float]) -> Tens
     """Return each image's loss at each point, (points, points, n); subsets share images, so each is taken once."""
     compute = replace(group.bench.compute, precision=how.network_precision)
     what = {"analysis": "landscape", "points": how.points, "span": how.span, **_unlike_float32(how)}
-    found, parts = [], images.split(loss_surface.BATCH)
+    found, parts = [], images.split(PART)
     for number, part in enumerate(parts, 1):
         label = f"landscape of seed {group.seed}, part {number} of {len(parts)}"
         split = group.bench.dataset.train.take(part)

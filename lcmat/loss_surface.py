@@ -17,7 +17,9 @@ from lcmat.loss_difference import Difference
 from lcmat.selection import Subset, class_budgets
 from lcmat.training import Compute, evaluate, evaluation_mode
 
-BATCH = 250
+# Pixels (of one channel) that pass through the network at once: on a CPU 64 images of 32×32, so few that the memory for
+# what lies between layers is used again and not asked for anew.
+PIXELS = {"cpu": 64 * 32**2, "other": 1024 * 32**2}
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
@@ -67,7 +69,9 @@ def difference(network: nn.Module, sample: Split, chosen: Split, weights: Tensor
         total, gradient = 0.0, torch.zeros_like(move) if slope else None
         with moved(network, named), evaluation_mode(network), torch.set_grad_enabled(slope):
             for split, share in parts:
-                for images, labels, positions in split.batches(torch.arange(len(split)).split(BATCH)):
+                for images, labels, positions in split.batches(
+                    torch.arange(len(split)).split(_at_once(split, compute))
+                ):
                     with compute.autocast():
                         logits = network(compute.inputs(images))
                     losses = F.cross_entropy(logits.float(), labels.to(compute.device), reduction="none")
@@ -78,6 +82,12 @@ def difference(network: nn.Module, sample: Split, chosen: Split, weights: Tensor
         return total, gradient
 
     return at
+
+
+def _at_once(split: Split, compute: Compute) -> int:
+    """Return how many images to pass through a network at once."""
+    pixels = PIXELS["cpu" if compute.device.type == "cpu" else "other"]
+    return max(1, pixels // (split.image_shape[1] * split.image_shape[2]))
 
 
 def _flat_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
@@ -109,7 +119,7 @@ def landscape(network: nn.Module, split: Split, compute: Compute, places: list[f
     bar = tqdm(total=len(places) ** 2, desc=label, disable=None, leave=False)
     for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2):
         with moved(network, first, x), moved(network, second, y):
-            for logits, labels, positions in evaluate(network, split, compute, BATCH):
+            for logits, labels, positions in evaluate(network, split, compute, _at_once(split, compute)):
                 losses[i, j, positions] = F.cross_entropy(logits.float(), labels, reduction="none").cpu()
         bar.update()
     bar.close()

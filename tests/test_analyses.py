@@ -178,7 +178,7 @@ def tiny() -> tuple[Tiny, TensorSplit, Compute]:
     return Tiny(), split, Compute(torch.device("cpu"), torch.float32, (0.5,), (0.25,))
 
 
-def test_difference_over_all_parameters(tiny: tuple) -> None:
+def test_difference_over_all_parameters(tiny: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     network, split, compute = tiny
     chosen, weights = split.take(torch.tensor([1, 2])), torch.tensor([0.25, 0.75])
     at = loss_surface.difference(network, split, chosen, weights, compute)
@@ -187,6 +187,10 @@ def test_difference_over_all_parameters(tiny: tuple) -> None:
     move = torch.randn(size) * 0.1
     value, gradient = at(move)
     assert at(move, slope=False) == (value, None)
+    monkeypatch.setattr(loss_surface, "PIXELS", {"cpu": 7 * 36})
+    by_sevens, its_gradient = at(move)
+    assert by_sevens == pytest.approx(value, rel=1e-4, abs=1e-6)
+    torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
     network.eval()
     moved = nn.utils.parameters_to_vector(network.parameters()).detach() + move
@@ -352,7 +356,7 @@ def test_a_landscape_takes_each_image_once_and_goes_on_where_it_was(
     """Subsets share images with each other and with T's sample; a stopped run keeps the parts that are done."""
     flags = ["landscape", "--points", "2", "--images", "30", "--seed", "1"]
     taken, whole = [], loss_surface.landscape
-    monkeypatch.setattr(loss_surface, "BATCH", 40)
+    monkeypatch.setattr(analyses, "PART", 40)
 
     def counted(network: nn.Module, split: TensorSplit, *rest: object) -> Tensor:
         if len(taken) == 1 and stop:
