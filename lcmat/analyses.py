@@ -153,7 +153,10 @@ def _network_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
 
 
 def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
-    """Return the loss of T's fixed sample and of each subset around f_T (Fig. 1b), on the same two directions."""
+    """Return the loss of T's fixed sample and of each subset around f_T (Fig. 1b), on the same two directions.
+
+    apart: how far it is from that of T's sample, L_abs of Eq. 4 but for the sampling.
+    """
     places = np.linspace(-how.span, how.span, how.points).tolist()
     rows = []
     for group in groups:
@@ -165,10 +168,11 @@ def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
             several.append((case.row, torch.from_numpy(case.subset.indices), weights))
         images = torch.cat([index for _, index, _ in several]).unique()
         losses = _losses(group, how, images, places)
-        for first, index, weights in several:
-            surface = losses[..., torch.searchsorted(images, index)].double() @ weights.double()
+        surfaces = [losses[..., torch.searchsorted(images, i)].double() @ w.double() for _, i, w in several]
+        for (first, _, _), surface in zip(several, surfaces, strict=True):
+            apart = (surface - surfaces[0]).abs()
             rows += [
-                first | {"x": x, "y": y, "loss": float(surface[i, j])}
+                first | {"x": x, "y": y, "loss": float(surface[i, j]), "apart": float(apart[i, j])}
                 for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2)
             ]
     return {"": rows}

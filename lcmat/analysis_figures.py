@@ -11,6 +11,8 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
 
 from lcmat.analysis_groups import Row
 from lcmat.figures import COLOURS, MARKERS, save_figure
@@ -122,18 +124,19 @@ def _contours(rows: Rows, title: str, radius: float) -> plt.Figure:
     everything = np.array([loss for surface in surfaces.values() for loss in surface.values()])
     low = max(1e-4, float(np.quantile(everything, 0.02)))
     levels = np.geomspace(low, max(float(np.quantile(everything, 0.98)), 2 * low), 16)
+    norm = LogNorm(levels[0], levels[-1])
     for axes in panels.flat:
         axes.axis("off")
     for axes, ((method, fraction), surface) in zip(panels.flat, surfaces.items(), strict=False):
         axes.axis("on")
         places = sorted({x for x, _ in surface})
         z = np.array([[surface[x, y] for x in places] for y in places])
-        drawn = axes.contour(places, places, z, levels=levels, cmap="viridis", linewidths=0.9, norm="log")
+        axes.contour(places, places, z, levels=levels, cmap="viridis", linewidths=0.9, norm=norm)
         axes.plot(0, 0, marker="+", color="black")
         name = f"{method} (fixed sample)" if _is_t(method) else f"{method} {100 * fraction:.4g}%"
         axes.set_title(f"{name}\nloss at θ: {surface[0.0, 0.0]:.3g}" if (0.0, 0.0) in surface else name, fontsize=8)
         axes.tick_params(labelsize=6)
-    figure.colorbar(drawn, ax=panels, label="loss", shrink=0.7)
+    figure.colorbar(ScalarMappable(norm, "viridis"), ax=panels, label="loss", shrink=0.7, format="%g")
     figure.suptitle(f"{title}, seed {first}: loss around θ, filter-normalised random directions", fontsize=10)
     return figure
 

@@ -348,6 +348,9 @@ def test_middle_of_each_landscape_is_its_loss(folder: Path) -> None:
         assert middle[case.method, f"{case.fraction:g}"] == pytest.approx(expected, rel=1e-3)
     losses = {key: {float(r["loss"]) for r in rows if (r["method"], r["fraction"]) == key} for key in middle}
     assert all(len(surface) == 9 for surface in losses.values())
+    of_t = {(r["x"], r["y"]): float(r["loss"]) for r in rows if r["method"] == "T"}
+    for r in rows:
+        assert float(r["apart"]) == pytest.approx(abs(float(r["loss"]) - of_t[r["x"], r["y"]]), rel=1e-3, abs=1e-4)
 
 
 def test_a_landscape_takes_each_image_once_and_goes_on_where_it_was(
