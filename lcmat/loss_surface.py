@@ -69,9 +69,8 @@ def difference(network: nn.Module, sample: Split, chosen: Split, weights: Tensor
         total, gradient = 0.0, torch.zeros_like(move) if slope else None
         with moved(network, named), evaluation_mode(network), torch.set_grad_enabled(slope):
             for split, share in parts:
-                for images, labels, positions in split.batches(
-                    torch.arange(len(split)).split(_at_once(split, compute))
-                ):
+                batches = torch.arange(len(split)).split(_at_once(split, compute))
+                for images, labels, positions in split.batches(batches):
                     with compute.autocast():
                         logits = network(compute.inputs(images))
                     losses = F.cross_entropy(logits.float(), labels.to(compute.device), reduction="none")
