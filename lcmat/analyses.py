@@ -18,7 +18,6 @@ from tqdm import tqdm
 from lcmat import loss_surface
 from lcmat.analysis_groups import Case, Group, Row
 from lcmat.curvature import LossCurvatureDistance, dominant_dimensions, hessian_factors, hessian_variance
-from lcmat.data.splits import Split
 from lcmat.loss_difference import sharpness
 from lcmat.signals import Signals
 
@@ -101,7 +100,7 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
         of_network = {}
         if how.network_steps:
             what = {"analysis": "network sharpness", "radius": how.radius, "steps": how.network_steps}
-            what |= {"starts": how.network_starts, **_unlike_float32(how)}
+            what |= {"starts": how.network_starts, "precision": str(how.network_precision)}
             make = functools.partial(_network_sharpness, group, case, how)
             of_network = group.kept(what | {"images": how.images}, case, make)
         eq6, eq6_abs = (
@@ -125,11 +124,6 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
             }
         )
     return {"": rows}
-
-
-def _unlike_float32(how: How) -> Row:
-    """Return what a cache key tells of the precision, nothing for the usual one."""
-    return {} if how.network_precision == torch.float32 else {"precision": str(how.network_precision)}
 
 
 def _layer_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
@@ -185,18 +179,20 @@ def _of_t(group: Group, count: int) -> Row:
 
 def _losses(group: Group, how: How, images: Tensor, places: list[float]) -> Tensor:
     """Return each image's loss at each point, (points, points, n); subsets share images, so each is taken once."""
-    compute = replace(group.bench.compute, precision=how.network_precision)
-    what = {"analysis": "landscape", "points": how.points, "span": how.span, **_unlike_float32(how)}
-    found, parts = [], images.split(PART)
+    what = {"analysis": "landscape", "points": how.points, "span": how.span, "precision": str(how.network_precision)}
+    parts = images.split(PART)
+    found = []
     for number, part in enumerate(parts, 1):
         label = f"landscape of seed {group.seed}, part {number} of {len(parts)}"
-        split = group.bench.dataset.train.take(part)
-
-        def make(split: Split = split, label: str = label) -> dict[str, Tensor]:
-            return {"losses": loss_surface.landscape(group.network, split, compute, places, label)}
-
+        make = functools.partial(_losses_of_part, group, how, part, places, label)
         found.append(group.kept(what | {"images": part.tolist()}, None, make)["losses"])
     return torch.cat(found, -1)
+
+
+def _losses_of_part(group: Group, how: How, part: Tensor, places: list[float], label: str) -> dict[str, Tensor]:
+    compute = replace(group.bench.compute, precision=how.network_precision)
+    split = group.bench.dataset.train.take(part)
+    return {"losses": loss_surface.landscape(group.network, split, compute, places, label)}
 
 
 def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:

@@ -14,12 +14,9 @@ from tqdm import tqdm
 from lcmat import seeds
 from lcmat.data.splits import Split
 from lcmat.loss_difference import Difference
+from lcmat.matching_step import limits
 from lcmat.selection import Subset, class_budgets
 from lcmat.training import Compute, evaluate, evaluation_mode
-
-# Pixels (of one channel) that pass through the network at once: on a CPU 64 images of 32×32, so few that the memory for
-# what lies between layers is used again and not asked for anew.
-PIXELS = {"cpu": 64 * 32**2, "other": 1024 * 32**2}
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
@@ -69,7 +66,7 @@ def difference(network: nn.Module, sample: Split, chosen: Split, weights: Tensor
         total, gradient = 0.0, torch.zeros_like(move) if slope else None
         with moved(network, named), evaluation_mode(network), torch.set_grad_enabled(slope):
             for split, share in parts:
-                batches = torch.arange(len(split)).split(_at_once(split, compute))
+                batches = torch.arange(len(split)).split(limits(compute.device, split.image_shape).in_graph)
                 for images, labels, positions in split.batches(batches):
                     with compute.autocast():
                         logits = network(compute.inputs(images))
@@ -81,12 +78,6 @@ def difference(network: nn.Module, sample: Split, chosen: Split, weights: Tensor
         return total, gradient
 
     return at
-
-
-def _at_once(split: Split, compute: Compute) -> int:
-    """Return how many images to pass through a network at once."""
-    pixels = PIXELS["cpu" if compute.device.type == "cpu" else "other"]
-    return max(1, pixels // (split.image_shape[1] * split.image_shape[2]))
 
 
 def _flat_gradient(loss: Tensor, parameters: list[nn.Parameter]) -> Tensor:
@@ -115,10 +106,11 @@ def landscape(network: nn.Module, split: Split, compute: Compute, places: list[f
     """Return each sample's loss at θ + places[i] · d₁ + places[j] · d₂, (len(places), len(places), n) float32."""
     first, second = (filter_normalised(network, seed) for seed in (0, 1))
     losses = torch.zeros(len(places), len(places), len(split))
+    at_once = limits(compute.device, split.image_shape).images
     bar = tqdm(total=len(places) ** 2, desc=label, disable=None, leave=False)
     for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2):
         with moved(network, first, x), moved(network, second, y):
-            for logits, labels, positions in evaluate(network, split, compute, _at_once(split, compute)):
+            for logits, labels, positions in evaluate(network, split, compute, at_once):
                 losses[i, j, positions] = F.cross_entropy(logits.float(), labels, reduction="none").cpu()
         bar.update()
     bar.close()

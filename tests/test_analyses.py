@@ -21,6 +21,7 @@ from lcmat.data.splits import TensorSplit
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
 from lcmat.loss_difference import LastLayer, coefficients, sharpness
+from lcmat.matching_step import Limits
 from lcmat.selection import Subset
 from lcmat.signals import Signals
 from lcmat.training import Compute
@@ -187,7 +188,7 @@ def test_difference_over_all_parameters(tiny: tuple, monkeypatch: pytest.MonkeyP
     move = torch.randn(size) * 0.1
     value, gradient = at(move)
     assert at(move, slope=False) == (value, None)
-    monkeypatch.setattr(loss_surface, "PIXELS", {"cpu": 7 * 36})
+    monkeypatch.setattr(loss_surface, "limits", lambda *_: Limits(images=7, in_graph=7, together=False))
     by_sevens, its_gradient = at(move)
     assert by_sevens == pytest.approx(value, rel=1e-4, abs=1e-6)
     torch.testing.assert_close(its_gradient, gradient, rtol=1e-3, atol=1e-6)
