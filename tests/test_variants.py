@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_data import IDX_FILES, idx
 
 import main
 import methods
@@ -22,8 +23,6 @@ from lcmat.errors import UserError
 from lcmat.records import config_hash, read_record
 from lcmat.settings import settings_of
 from lcmat.training import Compute
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def balanced(classes: int, size: int) -> torch.Tensor:
@@ -171,12 +170,16 @@ def test_a_split_known_by_its_files_is_known_by_its_labels_then(digits: Dataset,
     assert noisy.train.fingerprint() != files.train.fingerprint()
 
 
-@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not here")
-def test_fashion_mnist_itself() -> None:
-    dataset = data.load("fashionmnist", long_tail=100, label_noise=0.3)
-    clean = data.load("FashionMNIST", long_tail=100)
+def test_a_dataset_of_fashion_mnists_shape(tmp_path: Path) -> None:
+    """By its name, from its files: 60,000 images of ten equal classes, of which a long tail of 100 keeps 14,886."""
+    counts = (60_000, 60_000, 10_000, 10_000)
+    for file, count in zip(IDX_FILES, counts, strict=True):
+        array = np.zeros((count, 28, 28), np.uint8) if "images" in file else np.arange(count, dtype=np.int64) % 10
+        (tmp_path / file).write_bytes(idx(array.astype(np.uint8)))
+    dataset = data.load("fashionmnist", tmp_path, long_tail=100, label_noise=0.3)
+    clean = data.load("FashionMNIST", tmp_path, long_tail=100)
     assert dataset.name == "FashionMNIST-longtail100-noise0.3"
-    assert len(dataset.train) == 14_886
+    assert len(dataset.train) == sum(int(6000 * 100 ** (-c / 9)) for c in range(10)) == 14_886
     assert len(dataset.test) == 10_000
     assert int((dataset.train.labels != clean.train.labels).sum()) == round(0.3 * 14_886)
 
