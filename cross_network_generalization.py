@@ -10,9 +10,11 @@ Subsets that earlier runs recorded are read again, others are made first. All fl
 import sys
 from pathlib import Path
 
-from lcmat import jobs, options, planning, reports
+from lcmat.command_line import options, planning
+from lcmat.command_line.grids import Grid
 from lcmat.commands._rooms import ROOMS
-from lcmat.grids import Grid
+from lcmat.reports import grids as reports
+from lcmat.runs import queue as jobs
 
 TEST_MODELS = ["VGG16", "InceptionV3", "WRN-16-8"]
 

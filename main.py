@@ -9,14 +9,17 @@ python main.py --help
 import sys
 from pathlib import Path
 
-from lcmat import experiment, jobs, options, planning, table_text, tables
+from lcmat.command_line import options, planning
+from lcmat.command_line.settings import settings_of
 from lcmat.commands._rooms import ROOMS
 from lcmat.commands.tables import report
-from lcmat.continual_report import continual_markdown, write_continual
-from lcmat.export import check_export, export
-from lcmat.selection import Subset
-from lcmat.settings import settings_of
-from lcmat.signal_files import load_signals, select_to_files
+from lcmat.reports import table_text, tables
+from lcmat.reports.continual import continual_markdown, write_continual
+from lcmat.runs import queue as jobs
+from lcmat.runs import selection as experiment
+from lcmat.runs.export import check_export, export
+from lcmat.runs.signal_files import load_signals, select_to_files
+from lcmat.selection.select import Subset
 
 
 def main(argv: list[str]) -> int:

@@ -5,8 +5,8 @@ import pkgutil
 import sys
 
 from lcmat import commands
+from lcmat.command_line.options import run_command_line
 from lcmat.errors import UserError, lookup
-from lcmat.options import run_command_line
 
 
 def main(argv: list[str]) -> int:

@@ -13,6 +13,9 @@ import torch
 
 from lcmat.errors import UserError
 
+# The folder that holds the code: of a checkout, its root.
+PROJECT = Path(__file__).resolve().parent.parent
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with an open binary file and put the result at `path` in one step; make folders as needed."""

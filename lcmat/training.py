@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lcmat import seeds, siamese
-from lcmat.augmentation import augment, normalise
+from lcmat import seeds
+from lcmat.augmentation import siamese
+from lcmat.augmentation.images import augment, normalise
 from lcmat.data.splits import Split
 from lcmat.errors import UserError, lookup
 from lcmat.files import load_tensors, save_tensors

@@ -7,11 +7,11 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
-from lcmat.condensation import Condenser
-from lcmat.context import Context
+from lcmat.condensation.loop import Condenser
 from lcmat.errors import lookup
-from lcmat.selection import Method, Subset, select_with
-from lcmat.signals import Signals
+from lcmat.selection.context import Context
+from lcmat.selection.select import Method, Subset, select_with
+from lcmat.signals.signals import Signals
 
 _MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 _METHODS = {value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Method)}

@@ -5,13 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lcmat.context import Context
-from lcmat.curvature import probabilities
-from lcmat.distances import BLOCK_ELEMENTS, euclidean
+from lcmat.distances.vectors import BLOCK_ELEMENTS, euclidean
 from lcmat.errors import UserError
-from lcmat.ranking import ranked
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.last_layer import probabilities
+from lcmat.selection.context import Context
+from lcmat.selection.ranking import ranked
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 from lcmat.training import evaluation_mode
 
 # Images whose distance is found at once.

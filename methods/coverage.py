@@ -2,12 +2,12 @@
 
 import torch
 
-from lcmat.approximate_greedy import cover, greedy_options, resolve_greedy
-from lcmat.curvature import LossCurvatureDistance, gradient_factors, hessian_factors
-from lcmat.distances import VectorDistance, first_of_equals
+from lcmat.distances.vectors import VectorDistance, first_of_equals
 from lcmat.errors import UserError
-from lcmat.selection import Method, Picks, covered
-from lcmat.signals import Signals
+from lcmat.facility_location.approximate import cover, greedy_options, resolve_greedy
+from lcmat.last_layer import LossCurvatureDistance, gradient_factors, hessian_factors
+from lcmat.selection.select import Method, Picks, covered
+from lcmat.signals.signals import Signals
 
 # Preconditioned gradients of a smaller mean curvature would have squares beyond float64.
 TINY = 1e-100

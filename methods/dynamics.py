@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from lcmat.errors import UserError
-from lcmat.ranking import ranked
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.selection.ranking import ranked
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 
 
 def forgetting(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from lcmat.curvature import errors, gradient_factors
-from lcmat.ranking import ranked
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.last_layer import errors, gradient_factors
+from lcmat.selection.ranking import ranked
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 
 
 def grand(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

@@ -2,9 +2,9 @@
 
 import torch
 
-from lcmat.ranking import first_largest, ranked
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.selection.ranking import first_largest, ranked
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 
 
 def herding(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

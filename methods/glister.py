@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcmat.curvature import errors, gradient_factors, with_bias
 from lcmat.errors import UserError
-from lcmat.matching_pursuit import products
-from lcmat.ranking import ranked
-from lcmat.selection import WITH_VALIDATION, Method, Picks
-from lcmat.signals import Signals
+from lcmat.last_layer import errors, gradient_factors, with_bias
+from lcmat.selection.matching_pursuit import products
+from lcmat.selection.ranking import ranked
+from lcmat.selection.select import WITH_VALIDATION, Method, Picks
+from lcmat.signals.signals import Signals
 
 
 def glister(signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20) -> Picks:

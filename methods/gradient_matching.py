@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from lcmat.curvature import gradient_factors
 from lcmat.errors import UserError
-from lcmat.matching_pursuit import matching_pursuit
-from lcmat.selection import WITH_VALIDATION, Method, Picks
-from lcmat.signals import Signals
+from lcmat.last_layer import gradient_factors
+from lcmat.selection.matching_pursuit import matching_pursuit
+from lcmat.selection.select import WITH_VALIDATION, Method, Picks
+from lcmat.signals.signals import Signals
 
 # Weights up to this share of the largest are zero but for rounding.
 NO_WEIGHT = 1e-12

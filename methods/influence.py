@@ -5,13 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lcmat import memory
-from lcmat.curvature import gradient_factors, probabilities
-from lcmat.distances import symmetric
+from lcmat import memory_limit as memory
+from lcmat.distances.vectors import symmetric
 from lcmat.errors import UserError
-from lcmat.ranking import TOO_LARGE, first_largest
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.last_layer import gradient_factors, probabilities
+from lcmat.selection.ranking import TOO_LARGE, first_largest
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 
 # Up to this many parameters of the last layer the Hessian is exact; beyond, a Kronecker product stands for it.
 EXACT_PARAMETERS = 8192

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from lcmat.curvature import probabilities
-from lcmat.distances import SymmetricDivergence, euclidean
+from lcmat.distances.vectors import SymmetricDivergence, euclidean
 from lcmat.errors import UserError
-from lcmat.facility_location import Distance
-from lcmat.ranking import first_largest
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.facility_location.incremental import Distance
+from lcmat.last_layer import probabilities
+from lcmat.selection.ranking import first_largest
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 
 
 def farthest_first(distance: Distance, budget: int, generator: torch.Generator) -> Tensor:

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.context import Context
+from lcmat.bilevel.inner_loop import Images, check_memory, mean_loss, prepared, train_full_batch
+from lcmat.bilevel.lexicographic import Rules
+from lcmat.bilevel.trials import LEAST, TrialFile, refine
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
-from lcmat.inner_loop import Images, check_memory, mean_loss, prepared, train_full_batch
-from lcmat.lexicographic import Rules
-from lcmat.selection import Method, Picks, select_with
-from lcmat.signals import Signals
+from lcmat.selection.context import Context
+from lcmat.selection.select import Method, Picks, select_with
+from lcmat.signals.signals import Signals
 from lcmat.training import train
-from lcmat.trials import LEAST, TrialFile, refine
 
 
 def lbcs(

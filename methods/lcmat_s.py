@@ -2,10 +2,10 @@
 
 import torch
 
-from lcmat.approximate_greedy import cover, greedy_options
-from lcmat.curvature import LossCurvatureDistance, check_dimensions, check_radius
-from lcmat.selection import Method, Picks, covered
-from lcmat.signals import Signals
+from lcmat.facility_location.approximate import cover, greedy_options
+from lcmat.last_layer import LossCurvatureDistance, check_dimensions, check_radius
+from lcmat.selection.select import Method, Picks, covered
+from lcmat.signals.signals import Signals
 
 
 def lcmat_s(
@@ -24,7 +24,7 @@ def lcmat_s(
     D_ij = ‖g_i − g_j‖₂ + ρ/2 Σ_{k∈𝒦} |λ_ik − λ_jk|, over per-sample gradients g and Hessian diagonals λ of the last
     layer; 𝒦 holds the K dimensions (default min(100, C(d+1))) where λ varies most within the group. The cost is
     L(S) = Σ_i min_{j∈S} D_ij (Eq. 11). `weights` adds the cluster sizes γ of Algorithm 1, which the paper leaves off.
-    `greedy`, `rows` and `parts`: see `lcmat.approximate_greedy.cover`. The exact greedy does not use `generator`.
+    `greedy`, `rows` and `parts`: see `lcmat.facility_location.cover`. The exact greedy does not use `generator`.
     """
     distance = LossCurvatureDistance(signals, rho, K)
     return covered(cover(distance, budget, generator, greedy, rows, parts), weights)

@@ -11,12 +11,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.context import Context
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
-from lcmat.ranking import ranked
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.selection.context import Context
+from lcmat.selection.ranking import ranked
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 from lcmat.training import DivergedError, evaluate, train
 
 

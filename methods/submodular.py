@@ -2,14 +2,14 @@
 
 import torch
 
-from lcmat.approximate_greedy import cover, resolve_greedy
-from lcmat.curvature import gradient_factors
-from lcmat.distances import CosineDistance
+from lcmat.distances.vectors import CosineDistance
 from lcmat.errors import UserError
-from lcmat.matching_pursuit import products
-from lcmat.ranking import first_largest
-from lcmat.selection import Method, Picks, covered
-from lcmat.signals import Signals
+from lcmat.facility_location.approximate import cover, resolve_greedy
+from lcmat.last_layer import gradient_factors
+from lcmat.selection.matching_pursuit import products
+from lcmat.selection.ranking import first_largest
+from lcmat.selection.select import Method, Picks, covered
+from lcmat.signals.signals import Signals
 
 
 def facility_location_cosine(

@@ -2,10 +2,10 @@
 
 import torch
 
-from lcmat.curvature import probabilities
-from lcmat.ranking import ranked
-from lcmat.selection import Method, Picks
-from lcmat.signals import Signals
+from lcmat.last_layer import probabilities
+from lcmat.selection.ranking import ranked
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
 
 
 def least_confidence(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

@@ -13,17 +13,18 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 import main as script
-from lcmat import analyses, loss_surface, options, planning
 from lcmat.__main__ import main as command
-from lcmat.analysis_groups import Group, groups_of
+from lcmat.analysis import analyses, loss_surface
+from lcmat.analysis.groups import Group, groups_of
+from lcmat.analysis.loss_difference import LastLayer, coefficients, sharpness
+from lcmat.command_line import options, planning
 from lcmat.commands._rooms import ROOMS
+from lcmat.condensation.matching_step import Limits
 from lcmat.data.splits import TensorSplit
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
-from lcmat.loss_difference import LastLayer, coefficients, sharpness
-from lcmat.matching_step import Limits
-from lcmat.selection import Subset
-from lcmat.signals import Signals
+from lcmat.selection.select import Subset
+from lcmat.signals.signals import Signals
 from lcmat.training import Compute
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)

@@ -15,12 +15,13 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lcmat import UserError, memory
-from lcmat import approximate_greedy as module
-from lcmat.approximate_greedy import cover, covering, greedy_options
-from lcmat.curvature import LossCurvatureDistance, gradient_factors
-from lcmat.distances import CosineDistance, RepresentativeDistance, euclidean
-from lcmat.facility_location import Cover, Matrix, Part, facility_location
+from lcmat import UserError
+from lcmat import memory_limit as memory
+from lcmat.distances.vectors import CosineDistance, RepresentativeDistance, euclidean
+from lcmat.facility_location import approximate as module
+from lcmat.facility_location.approximate import cover, covering, greedy_options
+from lcmat.facility_location.incremental import Cover, Matrix, Part, facility_location
+from lcmat.last_layer import LossCurvatureDistance, gradient_factors
 from methods import get, names, select
 from methods.coverage import PreconditionedDistance
 from tests import oracles

@@ -13,12 +13,12 @@ import torch
 from conftest import ROOT
 
 import methods
-from lcmat import benchmarks
-from lcmat.benchmarks import Report, measured, one_class, synthetic_signals, timed
+from lcmat.command_line.options import run_command_line
 from lcmat.commands import benchmark
+from lcmat.commands.benchmark import measuring as benchmarks
 from lcmat.commands.benchmark import plain, selecting, training, work
+from lcmat.commands.benchmark.measuring import Report, measured, one_class, synthetic_signals, timed
 from lcmat.data.splits import Dataset, TensorSplit
-from lcmat.options import run_command_line
 from lcmat.training import Compute
 
 SMALL = ["--samples", "300", "--features", "8", "--classes", "3", "--runs", "2"]

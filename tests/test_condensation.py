@@ -22,16 +22,21 @@ from torch import Tensor, nn
 import main
 import methods
 import nets
-from lcmat import UserError, data, evaluation, experiment, options, seeds, siamese, tables
-from lcmat.condensation import Learning, Networks, Schedule, Space, Task, condense
+from lcmat import UserError, data, seeds
+from lcmat.augmentation import siamese
+from lcmat.augmentation.siamese import IDC_NETWORK, NONE, Mix, Strategy
+from lcmat.command_line import options
+from lcmat.command_line.settings import methods_of, options_of, settings_of
+from lcmat.condensation.loop import Learning, Networks, Schedule, Space, Task, condense
+from lcmat.condensation.matching import curvature_matching, feature_matching, gradient_matching
+from lcmat.condensation.synthetic import Synthetic, class_positions, decoded, drawn_from_classes, initial
 from lcmat.data.splits import Dataset, TensorSplit
-from lcmat.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.files import save_tensors
-from lcmat.matching import curvature_matching, feature_matching, gradient_matching
-from lcmat.selection import class_budgets
-from lcmat.settings import methods_of, options_of, settings_of
-from lcmat.siamese import IDC_NETWORK, NONE, Mix, Strategy
-from lcmat.synthetic import Synthetic, class_positions, decoded, drawn_from_classes, initial
+from lcmat.reports import tables
+from lcmat.runs import evaluation
+from lcmat.runs import selection as experiment
+from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
+from lcmat.selection.select import class_budgets
 from lcmat.training import (
     Compute,
     DivergedError,

@@ -12,16 +12,19 @@ import torch
 import main as script
 import methods
 import nets
-from lcmat import continual, experiment, options, planning, reports
 from lcmat.__main__ import main as command
-from lcmat.bench import Bench, Run, Settings, make_bench
+from lcmat.command_line import options, planning
 from lcmat.commands._rooms import ROOMS
-from lcmat.continual_report import continual_csv, continual_figure, continual_markdown, steps_of
+from lcmat.condensation.synthetic import Synthetic
 from lcmat.data.splits import Dataset, channel_statistics
 from lcmat.errors import UserError
-from lcmat.given import read_subset
-from lcmat.records import read_records
-from lcmat.synthetic import Synthetic
+from lcmat.records.record import read_records
+from lcmat.reports import grids as reports
+from lcmat.reports.continual import continual_csv, continual_figure, continual_markdown, steps_of
+from lcmat.runs import continual
+from lcmat.runs import selection as experiment
+from lcmat.runs.setup import Bench, Run, Settings, make_bench
+from lcmat.runs.subset_file import read_subset
 from lcmat.training import Compute, Recipe
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import cross_network_generalization as script
-from lcmat import options
+from lcmat.command_line import options
+from lcmat.condensation.synthetic import Synthetic
 from lcmat.errors import UserError
-from lcmat.given import read_subset
-from lcmat.selection import Subset
-from lcmat.synthetic import Synthetic
+from lcmat.runs.subset_file import read_subset
+from lcmat.selection.select import Subset
 
 QUICK = ["--dataset", "digits", "--model", "MLP", "--selection_epochs", "2", "--epochs", "3", "--batch", "20"]
 QUICK += ["--test_interval", "0", "--test_models", "mlp", "LeNet"]

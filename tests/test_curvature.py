@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import Signals, UserError, curvature
-from lcmat.curvature import (
+from lcmat import Signals, UserError
+from lcmat import last_layer as curvature
+from lcmat.last_layer import (
     LossCurvatureDistance,
     dominant_dimensions,
     gradient_factors,

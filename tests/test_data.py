@@ -32,7 +32,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from lcmat import data
-from lcmat.augmentation import augment, normalise
+from lcmat.augmentation.images import augment, normalise
 from lcmat.data import Dataset, FileSplit, TensorSplit, archives, folders, held_out, load
 from lcmat.data.splits import channel_statistics, resized, to_pixels
 from lcmat.errors import UserError

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from lcmat import Signals, Subset, UserError, data
-from lcmat.context import Context
 from lcmat.data.splits import TensorSplit
+from lcmat.selection.context import Context
 from lcmat.training import Compute
 from methods import boundary, get, select
 from tests import oracles

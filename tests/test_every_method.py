@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 import methods.probabilistic
 from lcmat import Signals, Subset, UserError
-from lcmat.context import Context
-from lcmat.curvature import gradient_factors
 from lcmat.data.splits import TensorSplit
-from lcmat.distances import CosineDistance
+from lcmat.distances.vectors import CosineDistance
 from lcmat.files import load_tensors, save_tensors
+from lcmat.last_layer import gradient_factors
+from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe
 from methods import get, names, select
 from tests import oracles

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from lcmat import UserError, lazy_greedy, memory
-from lcmat import facility_location as module
-from lcmat.clusters import Moves
-from lcmat.facility_location import Cover, Matrix, facility_location
+from lcmat import UserError
+from lcmat import memory_limit as memory
+from lcmat.facility_location import incremental as module
+from lcmat.facility_location import lazy as lazy_greedy
+from lcmat.facility_location.clusters import Moves
+from lcmat.facility_location.incremental import Cover, Matrix, facility_location
 from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)

@@ -15,12 +15,13 @@ from torch import Tensor
 
 import main
 import nets
-from lcmat import data, options
+from lcmat import data
 from lcmat.__main__ import main as command
-from lcmat.analyses import ANALYSES
-from lcmat.context import Context
-from lcmat.matching_step import Pair, matching_gradient
-from lcmat.siamese import Draw
+from lcmat.analysis.analyses import ANALYSES
+from lcmat.augmentation.siamese import Draw
+from lcmat.command_line import options
+from lcmat.condensation.matching_step import Pair, matching_gradient
+from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, accuracy, train
 
 pytestmark = [

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import nnls
 
 from lcmat import Signals, UserError
-from lcmat.matching_pursuit import NonNegativeFit, matching_pursuit, products
+from lcmat.selection.matching_pursuit import NonNegativeFit, matching_pursuit, products
 from methods import select
 from methods.glister import target_gradient
 from tests import oracles

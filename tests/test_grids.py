@@ -15,10 +15,14 @@ import scipy.stats
 import torch
 from conftest import ROOT
 
-from lcmat import data, grid_figures, grids, jobs, options, planning, reports, table_text, tables
+from lcmat import data
+from lcmat.command_line import grids, options, planning
 from lcmat.commands import grid as command
 from lcmat.commands._rooms import ROOMS
 from lcmat.errors import UserError
+from lcmat.reports import grid_figures, table_text, tables
+from lcmat.reports import grids as reports
+from lcmat.runs import queue as jobs
 
 # A perceptron trains in a blink.
 SMALL = """
@@ -221,7 +225,7 @@ def test_another_network_is_trained_on_the_recorded_subset(
 ) -> None:
     """Without the caches, and so without pretraining."""
     shutil.copytree(undisturbed / "result", tmp_path / "result")
-    monkeypatch.setattr("lcmat.experiment.signals_of", lambda *_: pytest.fail("selected anew"))
+    monkeypatch.setattr("lcmat.runs.selection.signals_of", lambda *_: pytest.fail("selected anew"))
     text = SMALL.format(epochs=40).replace("model: MLP", "model: MLP\n  cross: [LeNet]")
     assert call(written(tmp_path, text.replace("heatmap", "cross")), *places(tmp_path), "--seed", "0") == 0
     new = {k: v for k, v in records_in(tmp_path).items() if k not in records_in(undisturbed)}

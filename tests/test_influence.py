@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import Signals, UserError, memory
+from lcmat import Signals, UserError
+from lcmat import memory_limit as memory
 from methods import influence as module
 from methods import select
 from methods.influence import keep

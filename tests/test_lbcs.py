@@ -25,29 +25,23 @@ from torch import Tensor, nn
 import main
 import methods.lbcs
 import nets
-from lcmat import (
-    Signals,
-    data,
-    experiment,
-    grids,
-    inner_loop,
-    lexicographic,
-    options,
-    provision,
-    reports,
-    trials,
-)
-from lcmat.bench import Run, Settings, make_bench
-from lcmat.context import Context
+from lcmat import Signals, data
+from lcmat.bilevel import inner_loop, lexicographic, trials
+from lcmat.bilevel.inner_loop import mean_loss, prepared, train_full_batch
+from lcmat.bilevel.lexicographic import Rules, accepts, alike, asked, begun, precedes, smallest, thresholds, told
+from lcmat.bilevel.trials import TrialFile, read_trials, refine
+from lcmat.command_line import grids, options
+from lcmat.command_line.settings import options_of, settings_of
 from lcmat.data.splits import FileSplit, TensorSplit
 from lcmat.errors import UserError
-from lcmat.figures import search_figure
-from lcmat.inner_loop import mean_loss, prepared, train_full_batch
-from lcmat.lexicographic import Rules, accepts, alike, asked, begun, precedes, smallest, thresholds, told
-from lcmat.selection import Subset, class_budgets
-from lcmat.settings import options_of, settings_of
+from lcmat.reports import grids as reports
+from lcmat.reports.figures import search_figure
+from lcmat.runs import pretrained as provision
+from lcmat.runs import selection as experiment
+from lcmat.runs.setup import Run, Settings, make_bench
+from lcmat.selection.context import Context
+from lcmat.selection.select import Subset, class_budgets
 from lcmat.training import Compute, DivergedError, Recipe, evaluate, train
-from lcmat.trials import TrialFile, read_trials, refine
 from methods import get, select
 from tests import oracles
 
@@ -748,14 +742,14 @@ def test_a_full_batch_that_does_not_fit_is_told(
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
         network(images.take(torch.arange(100))[0])
-    monkeypatch.setattr("lcmat.memory.free", lambda device: int(1.1 * held))
+    monkeypatch.setattr("lcmat.memory_limit.free", lambda device: int(1.1 * held))
     inner_loop.check_memory(network, images, 100)
-    monkeypatch.setattr("lcmat.memory.free", lambda device: int(0.9 * held))
+    monkeypatch.setattr("lcmat.memory_limit.free", lambda device: int(0.9 * held))
     inner_loop.check_memory(nets.build("MLP", 10, 1, 8), images, 100)
     with pytest.raises(UserError, match=r"100 samples at once need .* GB with BatchNorm.*--inner_model"):
         inner_loop.check_memory(network, images, 100)
     resnet = replace(context, fresh_network=lambda number: network)
-    monkeypatch.setattr("lcmat.memory.free", lambda device: int(0.3 * held))
+    monkeypatch.setattr("lcmat.memory_limit.free", lambda device: int(0.3 * held))
     with pytest.raises(UserError, match="40 samples at once"):
         lbcs(resnet)
 

@@ -5,7 +5,7 @@ import io
 
 import pytest
 
-from lcmat.lbcs_report import lbcs_csv, lbcs_markdown, read_published, rows_of
+from lcmat.reports.lbcs import lbcs_csv, lbcs_markdown, read_published, rows_of
 
 
 def record(method: str, k: int, seed: int, best: float, size: int, **options: object) -> dict:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import lower_bounds, memory
-from lcmat.curvature import LossCurvatureDistance
-from lcmat.facility_location import facility_location
-from lcmat.lazy_greedy import Themselves, lazy_greedy
-from lcmat.lower_bounds import LowerBounds
+from lcmat import memory_limit as memory
+from lcmat.distances import lower_bounds
+from lcmat.distances.lower_bounds import LowerBounds
+from lcmat.facility_location.incremental import facility_location
+from lcmat.facility_location.lazy import Themselves, lazy_greedy
+from lcmat.last_layer import LossCurvatureDistance
 from tests import oracles
 from tests.problems import Problem, digits, random_problem, sure
 

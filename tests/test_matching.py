@@ -13,20 +13,14 @@ from torch import Tensor, nn
 
 import nets
 from lcmat import UserError
-from lcmat.class_statistics import features_and_logits, matched_weights, mean_features, mean_gradients
+from lcmat.augmentation.siamese import DSA, IDC_MATCHING, NONE, applied, drawn
+from lcmat.command_line.options import run_command_line
 from lcmat.commands import benchmark
 from lcmat.commands.benchmark import condensing
-from lcmat.matching import (
-    EPSILON,
-    curvature_matching,
-    feature_matching,
-    gradient_matching,
-    variance,
-)
-from lcmat.matching_step import Limits, Pair, limits, matching_gradient, spreading
-from lcmat.options import run_command_line
-from lcmat.siamese import DSA, IDC_MATCHING, NONE, applied, drawn
-from lcmat.synthetic import decoded
+from lcmat.condensation.class_statistics import features_and_logits, matched_weights, mean_features, mean_gradients
+from lcmat.condensation.matching import EPSILON, curvature_matching, feature_matching, gradient_matching, variance
+from lcmat.condensation.matching_step import Limits, Pair, limits, matching_gradient, spreading
+from lcmat.condensation.synthetic import decoded
 from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import UserError, memory
+from lcmat import UserError
+from lcmat import memory_limit as memory
 from methods import get, names, select
 from tests import oracles
 from tests.problems import random_problem

@@ -10,9 +10,9 @@ import torchvision
 from torch import nn
 
 import nets
-from lcmat.curvature import gradient_factors
 from lcmat.data.splits import TensorSplit
-from lcmat.networks import linear_head, take_signals
+from lcmat.last_layer import gradient_factors
+from lcmat.signals.networks import linear_head, take_signals
 from lcmat.training import Compute, Recipe, train
 
 every_network = pytest.mark.parametrize("name", nets.names())

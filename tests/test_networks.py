@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import nets
 from lcmat.data import Dataset
 from lcmat.errors import UserError
-from lcmat.networks import linear_head, load_weights, take_signals
+from lcmat.signals.networks import linear_head, load_weights, take_signals
 from lcmat.training import Compute
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcmat import records, table_text, tables
 from lcmat.errors import UserError
-from lcmat.figures import write_figures
 from lcmat.files import check_writable, write_atomically, write_text
+from lcmat.records import record as records
+from lcmat.reports import table_text, tables
+from lcmat.reports.figures import write_figures
 
 
 def record(method: str = "LCMat-S", fraction: float = 0.001, seed: int = 0, **change: object) -> dict:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcmat import siamese
-from lcmat.siamese import (
+from lcmat.augmentation import siamese
+from lcmat.augmentation.siamese import (
     DSA,
     IDC_MATCHING,
     NOTHING,

@@ -14,10 +14,10 @@ from conftest import ROOT
 
 import main
 import methods
+from lcmat.command_line.options import run_command_line
 from lcmat.errors import UserError
-from lcmat.options import run_command_line
-from lcmat.selection import Subset
-from lcmat.signal_files import load_signals
+from lcmat.runs.signal_files import load_signals
+from lcmat.selection.select import Subset
 from tests.problems import random_problem
 
 

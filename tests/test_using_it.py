@@ -13,10 +13,13 @@ from PIL import Image
 from torch import nn
 
 import main
-from lcmat import UserError, comparison, data, options, records, signals_of_batches
+from lcmat import UserError, data, signals_of_batches
+from lcmat.command_line import options
 from lcmat.commands import tables as command
 from lcmat.data.splits import TensorSplit
-from lcmat.networks import take_signals
+from lcmat.records import record as records
+from lcmat.reports import comparison
+from lcmat.signals.networks import take_signals
 from lcmat.training import Compute
 
 

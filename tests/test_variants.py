@@ -15,13 +15,15 @@ from test_data import IDX_FILES, idx
 
 import main
 import methods
-from lcmat import data, experiment, options
-from lcmat.bench import Run, Settings, make_bench
+from lcmat import data
+from lcmat.command_line import options
+from lcmat.command_line.settings import settings_of
 from lcmat.data.splits import Dataset, FileSplit
 from lcmat.data.variants import long_tailed, mislabelled, varied
 from lcmat.errors import UserError
-from lcmat.records import config_hash, read_record
-from lcmat.settings import settings_of
+from lcmat.records.record import config_hash, read_record
+from lcmat.runs import selection as experiment
+from lcmat.runs.setup import Run, Settings, make_bench
 from lcmat.training import Compute
 
 

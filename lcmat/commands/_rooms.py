@@ -2,7 +2,7 @@
 
 import methods
 import nets
-from lcmat.planning import Rooms
+from lcmat.command_line.planning import Rooms
 
 ROOMS = Rooms(
     method=lambda name: methods.find(name),

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import torch
 
-from lcmat import analyses, grids, options, planning, reports
-from lcmat.analysis_figures import draw
-from lcmat.analysis_groups import groups_of
+from lcmat.analysis import analyses
+from lcmat.analysis.figures import draw
+from lcmat.analysis.groups import groups_of
+from lcmat.command_line import grids, options, planning
+from lcmat.command_line.settings import rho_of
 from lcmat.commands._rooms import ROOMS
 from lcmat.errors import UserError, lookup
 from lcmat.files import write_text
-from lcmat.settings import rho_of
-from lcmat.table_text import markdown
+from lcmat.reports import grids as reports
+from lcmat.reports.table_text import markdown
 
 KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
 

@@ -7,10 +7,13 @@ import sys
 import time
 from pathlib import Path
 
-from lcmat import grids, jobs, options, planning, records, reports
+from lcmat.command_line import grids, options, planning
 from lcmat.commands._rooms import ROOMS
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
+from lcmat.records import record as records
+from lcmat.reports import grids as reports
+from lcmat.runs import queue as jobs
 from lcmat.training import DivergedError
 
 

@@ -6,12 +6,12 @@ python -m lcmat lbcs FILE.jsonl  # one search, beside its file
 
 from pathlib import Path
 
+from lcmat.bilevel.lexicographic import smallest
+from lcmat.bilevel.trials import read_trials
+from lcmat.command_line.options import Parser
 from lcmat.errors import UserError
-from lcmat.figures import search_figure
 from lcmat.files import check_writable
-from lcmat.lexicographic import smallest
-from lcmat.options import Parser
-from lcmat.trials import read_trials
+from lcmat.reports.figures import search_figure
 
 
 def main(argv: list[str]) -> int:

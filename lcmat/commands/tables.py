@@ -7,13 +7,13 @@ python -m lcmat tables result others_result
 import sys
 from pathlib import Path
 
-from lcmat.comparison import compare, comparison_markdown
-from lcmat.continual_report import write_continual
+from lcmat.command_line.options import Parser
 from lcmat.errors import UserError
 from lcmat.files import check_writable
-from lcmat.options import Parser
-from lcmat.records import read_records
-from lcmat.table_text import accuracy_markdown, write_tables
+from lcmat.records.record import read_records
+from lcmat.reports.comparison import compare, comparison_markdown
+from lcmat.reports.continual import write_continual
+from lcmat.reports.table_text import accuracy_markdown, write_tables
 
 
 def existing_folder(folder: str) -> Path:

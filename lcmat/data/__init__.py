@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcmat.augmentation import AUGMENTATIONS
+from lcmat.augmentation.images import AUGMENTATIONS
 from lcmat.data import archives
 from lcmat.data.folders import available_memory, image_folder
 from lcmat.data.hub import Columns, hub, parquet

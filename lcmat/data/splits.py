@@ -153,7 +153,7 @@ def fingerprint_of_files(paths: Sequence[Path], labels: Tensor, image_shape: tup
 class Dataset:
     """A training and a test split with what training needs to know of them.
 
-    mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation`.
+    mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation.images`.
     variant: what was done to the training split, by the names of `lcmat.data.variants`; empty: nothing.
     measured: whether mean and std are those of the training images here, none being published.
     """

@@ -5,9 +5,9 @@ python -m lcmat benchmark [NAME …]: what is measured already, under the same s
 
 from pathlib import Path
 
+from lcmat.command_line.options import SWITCH, Parser
 from lcmat.errors import UserError, lookup
 from lcmat.files import check_writable
-from lcmat.options import SWITCH, Parser
 
 
 def main(argv: list[str]) -> int:

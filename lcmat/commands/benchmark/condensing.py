@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import nets
-from lcmat import siamese
-from lcmat.benchmarks import Report
+from lcmat.augmentation import siamese
 from lcmat.commands.benchmark import plain_condensing
+from lcmat.commands.benchmark.measuring import Report
+from lcmat.condensation.matching import Matching, curvature_matching, feature_matching
+from lcmat.condensation.matching_step import Pair, matching_gradient, spreading
 from lcmat.hardware import make_repeatable
-from lcmat.matching import Matching, curvature_matching, feature_matching
-from lcmat.matching_step import Pair, matching_gradient, spreading
 
 CPU = torch.device("cpu")
 # CIFAR-10's shape; ten images of each class; real batches and augmentation as published.

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcmat.class_statistics import closed_form_moments
-from lcmat.matching import variance
-from lcmat.matching_step import Pair
-from lcmat.siamese import applied
+from lcmat.augmentation.siamese import applied
+from lcmat.condensation.class_statistics import closed_form_moments
+from lcmat.condensation.matching import variance
+from lcmat.condensation.matching_step import Pair
 
 
 def dm_gradient(network: nn.Module, images: Tensor, pairs: list[Pair]) -> Tensor:

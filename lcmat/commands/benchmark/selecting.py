@@ -12,15 +12,16 @@ import torch
 
 import methods
 import nets
-from lcmat import data, memory
-from lcmat.benchmarks import Report, measured
+from lcmat import data
+from lcmat import memory_limit as memory
 from lcmat.commands.benchmark import others, work
-from lcmat.curvature import LossCurvatureDistance
+from lcmat.commands.benchmark.measuring import Report, measured
 from lcmat.errors import UserError
-from lcmat.facility_location import hold
-from lcmat.figures import save_figure
+from lcmat.facility_location.incremental import hold
 from lcmat.files import save_tensors, sha256_of
-from lcmat.networks import load_weights, take_signals
+from lcmat.last_layer import LossCurvatureDistance
+from lcmat.reports.figures import save_figure
+from lcmat.signals.networks import load_weights, take_signals
 from lcmat.training import Compute
 
 matplotlib.use("Agg")

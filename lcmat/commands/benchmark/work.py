@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 import methods
-from lcmat.benchmarks import one_class, synthetic_signals, timed
 from lcmat.commands.benchmark import plain
-from lcmat.facility_location import Matrix, facility_location
+from lcmat.commands.benchmark.measuring import one_class, synthetic_signals, timed
+from lcmat.facility_location.incremental import Matrix, facility_location
 from lcmat.files import load_tensors
 from lcmat.hardware import peak_memory
-from lcmat.signals import Signals
+from lcmat.signals.signals import Signals
 
 # ImageNet: images, classes, features of a ResNet-50.
 IMAGES, CLASSES, FEATURES = 1_281_167, 1000, 2048

@@ -1,0 +1,171 @@
+"""What is analysed: subsets, as cases, in groups by the network f_T that chose them or that measures them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lcmat.analysis.loss_difference import LastLayer, coefficients
+from lcmat.command_line.planning import Job
+from lcmat.errors import UserError
+from lcmat.files import save_tensors
+from lcmat.records import record as records
+from lcmat.reports.tables import row_names
+from lcmat.runs import pretrained as provision
+from lcmat.runs import selection as experiment
+from lcmat.runs.condensation import is_condensation
+from lcmat.runs.setup import Bench
+from lcmat.selection.select import Subset
+from lcmat.signals.signals import Signals
+
+# Part of every cache key: raise it when the meaning of what an analysis keeps changes.
+CACHE_FORMAT = 1
+Row = dict[str, object]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One subset: by which method (with options and network, if there are several), what share of T, by which seed."""
+
+    method: str
+    fraction: float
+    seed: int
+    subset: Subset
+
+    @property
+    def row(self) -> Row:
+        """The columns that tell cases apart."""
+        return {"method": self.method, "fraction": self.fraction, "seed": self.seed, "samples": len(self.subset)}
+
+    @property
+    def key(self) -> list:
+        """What L(S) depends on: the samples and their weights."""
+        weights = self.subset.weights
+        return [self.subset.indices.tolist(), None if weights is None else weights.tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The cases of one f_T. network_name: what tells it from others of the same seed, "" if there are none."""
+
+    bench: Bench
+    seed: int
+    network_name: str
+    cases: list[Case]
+
+    def named(self, what: str) -> str:
+        """Return the name of a row: what it is of, and the network, if there are several."""
+        return f"{what} [{self.network_name}]" if self.network_name else what
+
+    @functools.cached_property
+    def network(self) -> nn.Module:
+        """f_T."""
+        return provision.network_of(self.bench, self.seed)
+
+    @functools.cached_property
+    def signals(self) -> Signals:
+        """Its signals on all samples of T."""
+        return provision.signals_of_network(self.bench, self.seed)
+
+    @functools.cached_property
+    def layer(self) -> LastLayer:
+        """The same for the last layer."""
+        return LastLayer.of(self.signals)
+
+    def coefficients(self, case: Case | None) -> Tensor:
+        """Return c with L(T) − L(S) = Σ c_i ℓ_i."""
+        return coefficients(len(self.signals), None if case is None else case.subset, self.signals.labels.device)
+
+    def kept(self, what: Row, case: Case | None, make: Callable[[], dict]) -> dict:
+        """Return what `make` returns, from the cache if it was made before for the same network and subset."""
+        subset = None if case is None else case.key
+        network = provision.cache_key(self.bench, provision.Selector(self.seed, None))
+        key = records.config_hash({"format": CACHE_FORMAT, "network": network, "subset": subset, **what})
+        path = self.bench.settings.cache_path / "analyses" / f"{key}.pt"
+        value = provision.cached(path)
+        if value is None:
+            value = make()
+            save_tensors(path, value)
+        return value
+
+
+def groups_of(jobs: list[Job]) -> list[Group]:
+    """Return the subsets of the jobs, recorded or chosen now and saved, by the network that chose them.
+
+    Of jobs that train several networks on one subset there is one case. Raises UserError for synthetic images, which
+    are no subset of T.
+    """
+    jobs = [job for job in jobs if not _whole(job)]
+    names = _names(jobs)
+    groups: dict[tuple, Group] = {}
+    found: list[tuple[Group, Case, bool]] = []
+    seen: set[str] = set()
+    bar = tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False)
+    for job, network in zip(bar, _networks(jobs), strict=True):
+        key = experiment.selection_key(job.config)
+        if key in seen:  # of several networks that are trained on one subset
+            continue
+        seen.add(key)
+        bench, seed = job.bench, job.run.seed
+        place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
+        group = groups.setdefault(place, Group(bench, seed, network, []))
+        subset, facts = experiment.saved_subset(bench, job.run)
+        reads_network = bool(job.run.needs & provision.OF_THE_NETWORK)
+        if reads_network and bench.ratio(job.run) is None:  # a held-out split makes it another network by intent
+            _check_network(group, facts)
+        case = Case(names[key], job.config["fraction"], seed, subset)
+        found.append((group, case, reads_network))
+    for group, case, reads_network in found:
+        # A subset that no network chose is measured by every one of its seed.
+        of_all = [one for one in groups.values() if (one.bench.dataset, one.seed) == (group.bench.dataset, group.seed)]
+        for one in [group] if reads_network else of_all:
+            one.cases.append(replace(case, method=one.named(case.method)))
+    if not groups:
+        raise UserError("there is no subset to analyse; name methods other than Full")
+    return list(groups.values())
+
+
+def _whole(job: Job) -> bool:
+    if is_condensation(job.run):
+        raise UserError(f"{job.run.method.name} makes images; an analysis of the loss on T takes subsets of T")
+    return job.run.method.everything
+
+
+def _names(jobs: list[Job]) -> dict[str, str]:
+    """Return what to call each job's subset: its method, with its options where that was run with several sets."""
+    names = row_names([{**job.config, "config": job.config} for job in jobs])
+    return {experiment.selection_key(job.config): name for job, name in zip(jobs, names, strict=True)}
+
+
+def _networks(jobs: list[Job]) -> list[str]:
+    """Return what tells each job's network f_T from the others', "" if there is one (of each seed)."""
+    known = [_of_the_network(job) for job in jobs]
+    differ = [name for name in dict.fromkeys(itertools.chain(*known)) if len({str(one.get(name)) for one in known}) > 1]
+    return [", ".join(f"{name} {one.get(name)}" for name in differ) for one in known]
+
+
+def _of_the_network(job: Job) -> dict[str, object]:
+    """Return what determines f_T, but for its seed."""
+    dataset = {"dataset": job.bench.dataset.name, "image_size": job.bench.dataset.image_shape[1]}
+    network = provision.network_configuration(job.bench, provision.Selector(job.run.seed, None))
+    return {**dataset, "precision": str(job.bench.compute.precision), **network, "seed": None}
+
+
+def _check_network(group: Group, recorded: dict | None) -> None:
+    """Warn if a subset was chosen by another network than f_T here: threads and processors round differently."""
+    names = ("train_accuracy", "sha256")
+    own = provision.facts_of_network(group.bench, group.seed) if recorded else {}
+    if recorded and any(name in recorded and recorded[name] != own.get(name) for name in names):
+        warnings.warn(
+            f"the network of seed {group.seed} in {group.bench.settings.cache_path} is not the one that chose the "
+            f"recorded subsets (training accuracy {own.get('train_accuracy')}%, not "
+            f"{recorded.get('train_accuracy')}%): it was trained with other threads or on another processor. "
+            f"Numbers will differ; for the recorded ones give an empty --cache_path and the --threads of the records",
+            stacklevel=2,
+        )

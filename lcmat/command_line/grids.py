@@ -1,0 +1,67 @@
+"""Grids: the runs of one table or figure, from a YAML file.
+
+title: what it is. runs: flags of main.py with their values, by name; or a list of such blocks. vary: flags, each with a
+list of values, that are combined with each other and with every block. report: which tables and figures come of it (see
+`lcmat.reports.grids`), each a name or {name: options}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lcmat.command_line import options
+from lcmat.command_line.options import Parser
+from lcmat.errors import UserError, suggest
+
+KEYS = ("title", "runs", "vary", "report")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The command lines that a file stands for, parsed; and the reports asked for, by name, with options."""
+
+    name: str
+    title: str
+    lines: list[argparse.Namespace]
+    reports: dict[str, dict[str, object]]
+
+
+def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Sequence[str]) -> Grid:
+    """Read a grid; flags in `overrides` win over the file's. Raises UserError that names the file and the key."""
+    content = options.read_yaml(path)
+    if not isinstance(content, dict) or "runs" not in content:
+        raise UserError(f"{path} is no grid: it must hold 'runs:' with flags of main.py below it")
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{path}: unknown key '{key}'{suggest(str(key), KEYS)}")
+    blocks = content["runs"] if isinstance(content["runs"], list) else [content["runs"]]
+    vary = content.get("vary") or {}
+    if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
+        raise UserError(f"{path}: vary: takes flags with a list of values each")
+    lines = []
+    for block in blocks:
+        if not isinstance(block, dict):
+            raise UserError(f"{path}: runs: takes 'flag: value' lines, or a list of such blocks")
+        if both := sorted(map(str, block.keys() & vary.keys())):
+            raise UserError(f"{path}: runs: and vary: both give {', '.join(both)}; leave one out")
+        for values in itertools.product(*vary.values()):
+            words = options.words_of({**block, **dict(zip(vary, values, strict=True))}, path, parser)
+            lines.append(options.parse([*words, *overrides], parser))
+    return Grid(path.stem, str(content.get("title", path.stem)), lines, _reports(content, path, reports))
+
+
+def _reports(content: dict, path: Path, known: Sequence[str]) -> dict[str, dict[str, object]]:
+    asked = content.get("report", ["accuracy"])
+    found = {}
+    for item in asked if isinstance(asked, list) else [asked]:
+        name, details = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
+        if name not in known:
+            raise UserError(f"{path}: unknown report '{name}'{suggest(str(name), known)}")
+        if not isinstance(details or {}, dict):
+            raise UserError(f"{path}: report {name} takes 'option: value' lines")
+        found[name] = details or {}
+    return found

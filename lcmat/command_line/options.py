@@ -1,0 +1,340 @@
+"""The command line of the main job: its flags, and YAML files of defaults. What they mean: `settings`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lcmat.errors import UserError, suggest
+from lcmat.memory_limit import parse_size
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line on stderr."""
+
+    def error(self, message: str) -> None:
+        """Raise UserError in place of printing the usage."""
+        raise UserError(message)
+
+
+def true_or_false(text: str) -> bool:
+    """Parse the value of a switch."""
+    values = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither True nor False")
+    return values[text.lower()]
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+class Formatter(argparse.HelpFormatter):
+    """One line for each flag, with its default unless that is nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return (
+            action.help
+            if action.default in (None, False, [], argparse.SUPPRESS)
+            else f"{action.help} (default: %(default)s)"
+        )
+
+
+class OneOfTwo(argparse.Action):
+    """Flags for one thing, of which the last one counts: flags win over a script's or a file's."""
+
+    def __init__(self, *args: object, other: str, **options: object) -> None:
+        super().__init__(*args, **options)
+        self.others = other.split()
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: object, *_: object) -> None:
+        """Keep the value and forget the other flags'."""
+        setattr(namespace, self.dest, values)
+        for other in self.others:
+            setattr(namespace, other, None)
+
+
+INT = {"type": int, "metavar": "N"}
+FLOAT = {"type": float, "metavar": "X"}
+SWITCH = {"type": true_or_false, "nargs": "?", "const": True, "metavar": "BOOL"}
+
+
+def build_parser(program: str = "main.py") -> Parser:
+    """Return the parser of main.py, its flags grouped by stage."""
+    parser = Parser(
+        prog=program,
+        allow_abbrev=False,
+        usage=f"python {program} [FLAG VALUE …]",
+        description="Select a small subset of a dataset, train a fresh network on it, and record its test accuracy.",
+        formatter_class=lambda prog: Formatter(prog, max_help_position=44, width=120),
+    )
+    _add_data(parser.add_argument_group("data"))
+    _add_pretraining(parser.add_argument_group("the network that selects"))
+    _add_selection(parser.add_argument_group("selection"))
+    _add_condensation(parser.add_argument_group("condensation: LCMat-C, DC, DSA, DM, KIP, RandomReal"))
+    _add_training(parser.add_argument_group("training on the subset"))
+    _add_testing(parser.add_argument_group("testing"))
+    _add_protocol(parser.add_argument_group("continual learning"))
+    _add_running(parser.add_argument_group("running"))
+    _add_released(parser.add_argument_group("flags of the released code, kept so that its command lines run"))
+    return parser
+
+
+def _add_data(group) -> None:
+    add = group.add_argument
+    add("--dataset", default="CIFAR10", help="name, ImageFolder, or hf:NAME_OR_PATH")
+    add("--data_path", default="data", metavar="DIR", help="folder of the data; looked in before downloading")
+    add(
+        "--signals",
+        metavar="FILE",
+        help="select from a .npz of features, logits and labels; write indices, no training",
+    )
+    add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
+    add("--augmentation", help="none, crop, crop_flip, dsa or idc (default: the dataset's own)")
+    add("--image_column", metavar="NAME", help="hf: the column of images (default: found)")
+    add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
+    add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
+    add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
+    add("--label_noise", **FLOAT, help="share of the training labels that are made wrong, symmetrically")
+    add("--long_tail", **FLOAT, help="thin the training classes out exponentially, the last to 1/X of the first")
+    add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")
+    add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")
+    add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
+
+
+def _add_pretraining(group) -> None:
+    add = group.add_argument
+    add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
+    add("--inner_model", metavar="NET", help="network that LBCS and Probabilistic train inside (default: as --model)")
+    add("--pretrained", metavar="FILE", help="state dict to use in place of pretraining, for all seeds")
+    add("--selection_epochs", "-se", **INT, default=10, help="epochs of pretraining")
+    add("--selection_batch", "-sb", **INT, help="batch size of pretraining (default: as --batch)")
+    add("--selection_optimizer", "-so", default="SGD", help="SGD, Adam or AdamW")
+    add("--selection_lr", "-slr", **FLOAT, default=0.1, help="learning rate, constant")
+    add("--selection_momentum", "-sm", **FLOAT, default=0.9, help="momentum of SGD")
+    add("--selection_nesterov", "-sn", default=True, **SWITCH, help="Nesterov momentum")
+    add("--selection_weight_decay", "-swd", **FLOAT, default=5e-4, help="weight decay")
+    add("--initialisations", **INT, default=10, help="GraNd, EL2N: networks whose scores are averaged")
+    add("--initialisation_epochs", **INT, help="epochs of each of them (default: as --selection_epochs)")
+    add("--selection_test_interval", "-sti", **INT, default=0, help="epochs between tests of it; 0: none")
+    add("--selection_test_fraction", "-stf", **FLOAT, default=1.0, help="share of the test images for that")
+
+
+def _add_selection(group) -> None:
+    add = group.add_argument
+    add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods, or all")
+    add(
+        "--fraction",
+        action=OneOfTwo,
+        other="budget ipc",
+        nargs="+",
+        **FLOAT,
+        help="shares of the training set (default: 0.1)",
+    )
+    add(
+        "--budget",
+        "--init_size",
+        action=OneOfTwo,
+        other="fraction ipc",
+        nargs="+",
+        **INT,
+        help="numbers of samples, in place of --fraction; to LBCS, where it starts",
+    )
+    add("--ipc", action=OneOfTwo, other="fraction budget", nargs="+", **INT, help="so many images of each class")
+    add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
+    add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
+    add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
+    add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
+    add(
+        "--greedy",
+        default="exact",
+        help="facility location: exact, stochastic or partition, for classes beyond 100,000",
+    )
+    add(
+        "--memory",
+        type=_size,
+        metavar="SIZE",
+        help="for distances that are kept, as 4GB (default: a quarter of what is free)",
+    )
+    add("--select_only", default=False, **SWITCH, help="write the chosen indices, and train nothing on them")
+    add("--export", metavar="DIR", help="copy the chosen images to this new folder; of one run")
+    add("--link", default=False, **SWITCH, help="--export: link to image files in place of copying them")
+    add("--tolerance", **FLOAT, help="LBCS: how much above the best loss is good enough, relative (default: 0.2)")
+    add("--trials", **INT, help="LBCS: trainings (default: 500)")
+    add("--init_selection", metavar="METHOD", help="LBCS: whose subset it starts from (default: Uniform)")
+    add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
+
+
+def _add_condensation(group) -> None:
+    add = group.add_argument
+    add("--factor", **INT, default=1, help="images stored in each synthetic one, squared")
+    add("--backpack", default=False, **SWITCH, help="LCMat-C: gradient variance by BackPACK, not in closed form")
+    add("--snapshots", **INT, default=10, help="synthetic images saved while they are learned; 0: none")
+
+
+def _add_training(group) -> None:
+    add = group.add_argument
+    add("--evaluation", metavar="RECIPE", help="zhao or idc sets what follows (default: zhao with synthetic images)")
+    add("--evaluations", **INT, default=1, help="networks trained for each seed")
+    add("--epochs", **INT, default=200, help="epochs")
+    add("--batch", "-b", "--batch-size", **INT, default=128, help="batch size")
+    add("--train_batch", "-tb", **INT, help="batch size here (default: as --batch)")
+    add("--optimizer", default="SGD", help="SGD, Adam or AdamW")
+    add("--lr", **FLOAT, default=0.1, help="learning rate at the start")
+    add("--momentum", **FLOAT, default=0.9, help="momentum of SGD")
+    add("--nesterov", default=True, **SWITCH, help="Nesterov momentum")
+    add("--weight_decay", "-wd", **FLOAT, default=5e-4, help="weight decay")
+    add("--scheduler", default="CosineAnnealingLR", help="CosineAnnealingLR, StepLR or constant")
+    add("--min_lr", **FLOAT, default=1e-4, help="cosine: learning rate at the end")
+    add("--step_size", **FLOAT, default=50, help="StepLR: epochs between its steps")
+    add("--gamma", **FLOAT, default=0.5, help="StepLR: factor of a step")
+    add("--cross", nargs="+", default=[], metavar="NET", help="train these networks on the subset, too")
+
+
+def _add_testing(group) -> None:
+    add = group.add_argument
+    add("--test_interval", "-ti", **INT, default=10, help="epochs between tests; 0: only after the last")
+    add("--test_fraction", "-tf", **FLOAT, default=1.0, help="share of the test images to use")
+
+
+def _add_running(group) -> None:
+    add = group.add_argument
+    add("--seed", nargs="+", **INT, default=[0], help="one or more seeds, each with a network of its own")
+    add("--save_path", "-sp", default="result", metavar="DIR", help="folder of records")
+    add("--cache_path", default="cache", metavar="DIR", help="folder of pretrained networks, signals, checkpoints")
+    add("--config", metavar="FILE", help="YAML file of defaults for these flags")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--precision", default="auto", help="auto (bfloat16 where native), float32 or bfloat16")
+    add("--threads", **INT, help="CPU threads to compute with (default: PyTorch's choice)")
+    add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
+    add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")
+    add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
+
+
+def _add_protocol(group) -> None:
+    add = group.add_argument
+    add(
+        "--protocol", default="whole", metavar="NAME", help="whole, or continual: classes come in steps, a memory stays"
+    )
+    add("--steps", **INT, default=5, help="steps that the classes come in")
+    add("--memory_per_class", **INT, default=10, help="images of each class that are kept")
+
+
+def _add_released(group) -> None:
+    add = group.add_argument
+    add("--gpu", nargs="+", **INT, help="use CUDA device N where there is one")
+    add("--eps", action=OneOfTwo, other="rho", type=float, metavar="E", help="the same as --rho 2E")
+    add("--kernel", metavar="NAME", help="of --selection Submodular: worst, adacore, grad_l2 or cosine")
+    add("--submodular", default="GraphCut", metavar="NAME", help="the function of --kernel cosine")
+    add("--submodular_greedy", metavar="NAME", help="no effect: all exact ones pick the same")
+    add("--uncertainty", default="Entropy", metavar="NAME", help="of --selection Uncertainty")
+    add("--print_freq", "-p", nargs="?", const="", metavar="N", help="no effect")
+    for name in ("num_exp", "num_eval", "after_analyses", "exact_analyses"):
+        add(f"--{name}", nargs="?", const="", metavar="N", help="no effect")
+
+
+def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespace:
+    """Parse a command line over the defaults of its --config file. Raises UserError that names the nearest flag."""
+    parser = parser or build_parser()
+    first, _ = parser.parse_known_args(list(argv))
+    defaults = _from_yaml(Path(first.config), parser) if first.config else []
+    args, extra = parser.parse_known_args([*defaults, *argv])
+    args.given = _given(parser, [*defaults, *argv])
+    if extra:
+        flags = [word for word in parser._option_string_actions if word.startswith("--")]
+        word = extra[0].split("=")[0]
+        if word.startswith("-"):
+            raise UserError(f"unknown flag {word}{_nearest(word, flags)}; see --help")
+        raise UserError(f"unexpected argument '{word}'; see --help")
+    return args
+
+
+def _given(parser: Parser, words: list[str]) -> set[str]:
+    """Return the names of the flags that the words set, whatever to."""
+    unset = object()
+    blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
+    parser.parse_known_args(words, blank)
+    return {name for name, value in vars(blank).items() if value is not unset}
+
+
+def _from_yaml(path: Path, parser: Parser) -> list[str]:
+    """Return the words of a command line that say what a YAML file says, so that types are checked alike."""
+    content = read_yaml(path)
+    if content is None:
+        return []
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'flag: value' lines")
+    return words_of(content, path, parser)
+
+
+def read_yaml(path: Path) -> object:
+    """Return what a YAML file holds; raise UserError that says in one line what is wrong with it."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"cannot read {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
+    """Return a mapping from flags to values as the words of a command line; raise UserError that names the file."""
+    known = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
+    known = [word for word in known if word not in ("help", "config")]
+    words = []
+    for key, value in content.items():
+        if key not in known:
+            raise UserError(f"{path}: unknown key '{key}'{_nearest(str(key), known)}")
+        if value is None or value == [] or (key == "resume" and value is False):
+            continue
+        if key == "resume" and value is True:
+            words.append("--resume")
+            continue
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{key}", *(f"{item:.17g}" if isinstance(item, float) else str(item) for item in values)]
+    try:
+        parser.parse_args(words)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return words
+
+
+def _nearest(word: str, choices: object) -> str:
+    suggestion = suggest(word, choices)
+    return suggestion.split(" (known")[0] if "did you mean" in suggestion else ""
+
+
+def warn_in_one_line() -> None:
+    """Print warnings on stderr, each text in one line and one time."""
+    said = set()
+
+    def show(message: Warning, *_: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+
+
+def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:
+    """Call main(argv) and return its exit code: 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    program = Path(sys.argv[0]).name
+    try:
+        return main(list(sys.argv[1:] if argv is None else argv)) or 0
+    except UserError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; the same command goes on with --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141

@@ -1,0 +1,213 @@
+"""What is compared between the real and the synthetic images of a class: mean features, mean gradients, moments.
+
+All are sums over images with weights 1/n, n being the images of the image's class; so what pieces of a class give adds
+up to what the class gives. Shapes: n images in k classes, class after class, `sizes` holding how many of each there
+are. Each statistic has the k classes in its first dimension. With `graph` it can be differentiated in the images.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from backpack import backpack, extend
+from backpack.extensions import BatchGrad
+from torch import Tensor, nn
+
+from lcmat.errors import UserError
+from lcmat.last_layer import errors, with_bias
+from lcmat.signals.networks import linear_head
+
+LAYERS = ("all", "convolutions")
+Statistics = dict[str, Tensor]
+
+
+def mean_features(
+    network: nn.Module, inputs: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], graph: bool
+) -> Statistics:
+    """Return the weighted sum of φ, the input of the last linear layer, over each class: (k, d)."""
+    with torch.set_grad_enabled(graph):
+        features, _ = features_and_logits(network, inputs, head=False)
+        return {"features": _spread(weights, sizes) @ features}
+
+
+def mean_gradients(
+    network: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    sizes: list[int],
+    graph: bool,
+    layers: str = "all",
+    moments: bool = False,
+    use_backpack: bool = False,
+) -> Statistics:
+    """Return the gradient of the weighted sum of cross-entropies over each class, (k, *shape) for each weight.
+
+    Parameters of one dimension (biases, normalisation) are left out; layers: "all" others, or "convolutions".
+    moments: also those of the last layer's per-sample gradients (`gradient_moments`), here or by BackPACK.
+    """
+    with torch.enable_grad(), _captured(network, len(sizes) > 1) as calls:
+        features, logits = features_and_logits(network, inputs)
+        loss = (weights * F.cross_entropy(logits, labels, reduction="none")).sum()
+    names = matched_weights(network, layers)
+    again = graph or (moments and use_backpack)  # whether the graph is needed once more
+    if len(sizes) == 1:
+        found = torch.autograd.grad(loss, list(names.values()), create_graph=graph, retain_graph=again)
+        result = {name: value[None] for name, value in zip(names, found, strict=True)}
+    elif calls is not None and calls.usable(names):
+        with torch.set_grad_enabled(graph):
+            result = calls.gradients(loss, names, sizes, graph, again)
+    else:
+        result = _one_by_one(logits, labels, weights, sizes, names, graph, again)
+    if moments:
+        moments_of = backpack_moments if use_backpack else closed_form_moments
+        with torch.set_grad_enabled(graph or use_backpack):
+            result |= moments_of(linear_head(network), features, logits, labels, weights, sizes, graph)
+    return result if graph else {name: value.detach() for name, value in result.items()}
+
+
+def matched_weights(network: nn.Module, layers: str) -> dict[str, Tensor]:
+    """Return the parameters whose gradients are matched, by name: those with at least two, or four, dimensions."""
+    least = 4 if layers == "convolutions" else 2
+    found = {name: p for name, p in network.named_parameters() if p.ndim >= least}
+    if not found:
+        raise UserError(
+            f"{type(network).__name__} has no convolution whose gradients could be matched; take layers=all"
+        )
+    return found
+
+
+def closed_form_moments(
+    head: nn.Linear, features: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], graph: bool
+) -> Statistics:
+    """Return the weighted sums of g and g² over each class, (k, C, d+1), g = a ⊗ h̃ being the last layer's gradient.
+
+    As products of the factors, in float64: g itself, (n, C, d+1), is never formed.
+    """
+    a, h = errors(logits, labels), with_bias(features)
+    if head.bias is None:
+        h = h[:, :-1]
+    parts = zip(a.split(sizes), h.split(sizes), weights.double().split(sizes), strict=True)
+    sums = [((w[:, None] * a).T @ h, (w[:, None] * a.square()).T @ h.square()) for a, h, w in parts]
+    first, second = zip(*sums, strict=True)
+    return {"first": torch.stack(first), "second": torch.stack(second)}
+
+
+def backpack_moments(
+    head: nn.Linear, features: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], graph: bool
+) -> Statistics:
+    """Return the same from BackPACK's per-sample gradients, (n, C, d+1) at once."""
+    extended = extend(copy.deepcopy(head).requires_grad_(True))
+    loss = extend(nn.CrossEntropyLoss(reduction="sum"))(extended(features), labels)
+    with backpack(BatchGrad(), retain_graph=True):
+        # Its hooks run on the way to the layer's input; backward() would also fill .grad of everything before that.
+        torch.autograd.grad(loss, features, create_graph=graph, retain_graph=True)
+    g = extended.weight.grad_batch
+    if head.bias is not None:
+        g = torch.cat([g, extended.bias.grad_batch[:, :, None]], 2)
+    spread, g = _spread(weights.double(), sizes), g.double()
+    return {"first": torch.tensordot(spread, g, 1), "second": torch.tensordot(spread, g.square(), 1)}
+
+
+def features_and_logits(network: nn.Module, inputs: Tensor, head: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Return the input of the last linear layer (n, d) and the logits (n, C), or no logits.
+
+    Networks of this project say both; of any other, a hook reads the first. Several threads may call this at once.
+    """
+    if hasattr(network, "embed"):
+        features = network.embed(inputs)
+        return features, network.head(features) if head else None
+    taken: dict[int, Tensor] = {}
+    hook = linear_head(network).register_forward_pre_hook(
+        lambda module, given: taken.__setitem__(threading.get_ident(), given[0])
+    )
+    try:
+        logits = network(inputs)
+    finally:
+        hook.remove()
+    return taken[threading.get_ident()], logits
+
+
+def _spread(weights: Tensor, sizes: list[int]) -> Tensor:
+    """Return the matrix (k, n) whose row c holds the weights of class c's images."""
+    return torch.block_diag(*weights.split(sizes))
+
+
+class _Calls:
+    """Inputs and outputs of layers with weights in one forward pass: from these follow the gradients of each class.
+
+    One backward pass to the layers' outputs serves all classes, since no image's loss depends on another image. What
+    is left is a small product for each class, where a pass for each class would start the whole network again.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[nn.Module, list[tuple[Tensor, Tensor, int]]] = {}
+
+    def note(self, module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep a call of a layer; a forward hook."""
+        self.of.setdefault(module, []).append((given[0], output, output._version))
+
+    def usable(self, names: dict[str, Tensor]) -> bool:
+        """Tell whether every weight is that of a layer known here, and no output was overwritten afterwards."""
+        known = {id(module.weight) for module in self.of}
+        untouched = all(output._version == version for calls in self.of.values() for _, output, version in calls)
+        return untouched and all(id(weight) in known for weight in names.values())
+
+    def gradients(
+        self, loss: Tensor, names: dict[str, Tensor], sizes: list[int], graph: bool, retain: bool
+    ) -> Statistics:
+        """Return the gradients of each class."""
+        wanted = {id(weight): name for name, weight in names.items()}
+        calls = [(m, *call[:2]) for m, several in self.of.items() if id(m.weight) in wanted for call in several]
+        deltas = torch.autograd.grad(loss, [output for *_, output in calls], create_graph=graph, retain_graph=retain)
+        result: Statistics = {}
+        for (module, given, _), delta in zip(calls, deltas, strict=True):
+            parts = zip(given.split(sizes), delta.split(sizes), strict=True)
+            value = torch.stack([_weight_gradient(module, x, d) for x, d in parts])
+            name = wanted[id(module.weight)]
+            result[name] = result[name] + value if name in result else value
+        return {name: result[name] for name in names}
+
+
+def _weight_gradient(module: nn.Module, given: Tensor, delta: Tensor) -> Tensor:
+    if isinstance(module, nn.Linear):
+        return delta.flatten(0, -2).T @ given.flatten(0, -2)
+    where = (module.stride, module.padding, module.dilation, module.groups)
+    return torch.nn.grad.conv2d_weight(given, module.weight.shape, delta, *where)
+
+
+def _is_known(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return isinstance(module, nn.Linear)
+
+
+@contextmanager
+def _captured(network: nn.Module, wanted: bool) -> Iterator[_Calls | None]:
+    """Note the calls of all layers with weights in the forward pass within; None if that is not wanted."""
+    if not wanted:
+        yield None
+        return
+    calls = _Calls()
+    hooks = [module.register_forward_hook(calls.note) for module in network.modules() if _is_known(module)]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _one_by_one(logits, labels, weights, sizes, names, graph: bool, retain: bool) -> Statistics:
+    """Return the gradients of each class by a backward pass for each: for layers of any kind."""
+    rows = []
+    parts = zip(logits.split(sizes), labels.split(sizes), weights.split(sizes), strict=True)
+    for number, (z, y, w) in enumerate(parts):
+        loss = (w * F.cross_entropy(z, y, reduction="none")).sum()
+        keep = graph or retain or number + 1 < len(sizes)
+        rows.append(torch.autograd.grad(loss, list(names.values()), create_graph=graph, retain_graph=keep))
+    return {name: torch.stack(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}

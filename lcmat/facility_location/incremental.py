@@ -1,0 +1,320 @@
+"""Exact greedy facility location, in terms of distances.
+
+F(S) = Σ_i (c − min_{j∈S} D_ij) with any constant c ≥ max D (LCMat Eq. 12) is monotone submodular, and its greedy
+maximisation is the BUILD phase of k-medoids: c shifts the first gain of all candidates alike and changes no pick. What
+does not depend on c is the cost L(S) = Σ_i min_{j∈S} D_ij (Eq. 11), which is what is reported.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lcmat import memory_limit as memory
+from lcmat.distances.vectors import BLOCK_ELEMENTS, symmetric
+from lcmat.errors import UserError
+from lcmat.facility_location.clusters import Moves
+from lcmat.facility_location.lazy import FORMED_ANEW, NOT_FINITE, TIE, lazy_greedy
+
+# Elements of a block of rows taken from a held matrix: 4 MiB, which stay in cache.
+HELD_ELEMENTS = 2**19
+# Rows that are at least formed at once, however long they are: fewer cost as much as these.
+LEAST_ROWS = 64
+# Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
+ROUNDING = 2.0**-53
+
+
+class Clients(Protocol):
+    """Distances from n clients to all candidates, by rows."""
+
+    def __len__(self) -> int:
+        """Return n."""
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """Return D[index]; a new tensor if `index` is one."""
+
+
+class Distance(Clients, Protocol):
+    """Pairwise distances of n samples."""
+
+    device: torch.device
+
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start); a new tensor if `index` is one."""
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns], (len(index), len(columns)); the exact greedy does not ask for it."""
+
+    def among(self, index: Tensor) -> Distance:
+        """Return the distances among the samples at `index`; the exact greedy does not ask for it either."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A distance held as one symmetric matrix (n, n)."""
+
+    values: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the matrix lies."""
+        return self.values.device
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start)."""
+        rows = self.values[index] if isinstance(index, slice) else self.values.index_select(0, index)
+        return rows[:, start:].double()  # float32 would round sums of n terms too coarsely
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns], (len(index), len(columns))."""
+        return self.values[index][:, columns].double()
+
+    def among(self, index: Tensor) -> Part:
+        """Return the distances among the samples at `index`, which are not copied."""
+        return Part(self, index)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The distances among the samples at `index` of a matrix."""
+
+    whole: Matrix
+    index: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where distances are computed."""
+        return self.whole.device
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:] in the numbering of this part."""
+        return self.whole.block(self.index[index], self.index[start:])
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns] in the numbering of this part."""
+        return self.whole.block(self.index[index], self.index[columns])
+
+    def among(self, index: Tensor) -> Part:
+        """Return the distances among some of these samples."""
+        return Part(self.whole, self.index[index])
+
+
+@dataclass(frozen=True)
+class Cover:
+    """The outcome of a greedy facility location.
+
+    indices: (m,) the samples in the order chosen.
+    gains: (m,) what each pick took off the cost; the first one's is measured from Σ_i max D if the matrix was held,
+    else left 0.
+    costs: (m,) L(S) after each pick.
+    cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
+    transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
+    many. From these follow the cluster sizes after fewer picks. None where cluster sizes are estimated.
+    bound: a lower bound of L over all sets of m samples, or None where none is known.
+    exact: whether the picks are those of the exact greedy; then the picks for smaller budgets are the first of these.
+    cost_error: the standard error of the last cost where that is estimated from a sample.
+    """
+
+    indices: Tensor
+    gains: Tensor
+    costs: Tensor
+    cluster_sizes: Tensor
+    transfers: Tensor | None
+    bound: float | None = None
+    exact: bool = True
+    cost_error: float = 0.0
+
+
+def hold(distance: Distance) -> Distance:
+    """Return the distance as one matrix, each pair measured once, if that fits into memory; else unchanged."""
+    n = len(distance)
+    if isinstance(distance, Matrix) or not memory.fits(n * n * 8, memory.OF_A_MATRIX, distance.device):
+        return distance
+    return Matrix(symmetric(n, distance.rows))
+
+
+def facility_location(distance: Distance, budget: int) -> Cover:
+    """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
+
+    Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
+    Incremental where the matrix fits into memory, else lazy.
+    Source: LCMat Eq. 11-12 and Algorithm 1.
+    Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
+    """
+    n = len(distance)
+    check_budget(budget, n)
+    distance = hold(distance)
+    if isinstance(distance, Matrix):
+        cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+        left = float(gains.topk(budget).values.clamp(min=0).sum())
+    else:
+        picks, costs, moves, left = lazy_greedy(distance, budget)
+        costs = torch.tensor(costs, dtype=torch.float64, device=distance.device)
+        picks = torch.tensor(picks, device=distance.device)
+        cover = Cover(picks, 0.0 - costs.diff(prepend=costs[:1]), costs, *moves.clusters(budget))
+    # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
+    return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
+
+
+def check_budget(budget: int, n: int) -> None:
+    """Raise UserError unless 1 ≤ budget ≤ n."""
+    if not 1 <= budget <= n:
+        raise UserError(f"the budget must be between 1 and {n}, the number of samples, not {budget}")
+
+
+def incremental_greedy(
+    clients: Clients,
+    candidates: Callable[[Tensor | slice], Tensor],
+    sums: Tensor,
+    largest: float,
+    budget: int,
+    own: bool,
+) -> tuple[Cover, Tensor]:
+    """Choose `budget` of p candidates greedily, so that n clients are close to those chosen.
+
+    clients.rows(index): distances from clients to all candidates, (b, p). candidates(index): from candidates to all
+    clients, (b, n). sums: (p,) over all clients. largest: of all distances. own: whether both are the same samples.
+    Incremental: a pick changes the gains of others only through the clients that are closer to it than to all earlier
+    picks, so only their rows are looked at. That keeps every gain up to rounding; where rounding could decide between
+    candidates, their gains are computed anew.
+    Returns a Cover of the clients, and the gains that are left (p,), −∞ for the picks.
+    """
+    if not math.isfinite(largest):
+        raise UserError(NOT_FINITE)
+    picks, costs, moves, gains = _loop(clients, candidates, sums, largest, budget, own)
+    costs = torch.tensor(costs, dtype=sums.dtype, device=sums.device)
+    clusters = moves.clusters(budget)
+    return Cover(torch.tensor(picks, device=sums.device), -costs.diff(), costs[1:], *clusters), gains
+
+
+@torch.inference_mode()  # small operations cost less
+def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], list[float], Moves, Tensor]:
+    """Return the picks, the cost before and after each, the clients that each took, and the gains left."""
+    n, step, held = len(clients), _rows_at_once(clients, len(sums)), isinstance(clients, Matrix)
+    look_up = _reader(clients, step)
+
+    def slack_of(gains: Tensor, cost: float) -> Tensor:
+        # A gain is a sum of n terms and goes through at most n + budget subtractions before it is computed anew.
+        return (2 * n + budget) * ROUNDING * gains + (0 if held else FORMED_ANEW * cost)
+
+    current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
+    costs, picks, moves = [n * largest], [], Moves(sums.device)
+    gains, slack = costs[0] - sums, slack_of(torch.full_like(sums, costs[0]), costs[0])
+    for number in tqdm(range(budget), desc="facility location", disable=held or None, leave=False):
+        anew = functools.partial(_gains, candidates, current)
+        pick = _best(gains, slack, costs[-1], step, anew, give_up_at=math.inf if held or not number else len(sums) // 8)
+        if pick is None:  # since the gains were computed, distances have become far smaller
+            gains = _all_gains(clients, current, step, own).masked_fill_(gains == -math.inf, -math.inf)
+            slack = slack_of(gains.clamp(min=0), costs[-1])
+            pick = _best(gains, slack, costs[-1], step, anew)
+        row = candidates(slice(pick, pick + 1))[0]
+        closer = row < current if number else torch.ones_like(row, dtype=torch.bool)
+        if own:
+            closer[pick] = True  # even if one that equals it was chosen before
+        closer = closer.nonzero()[:, 0]
+        if number:
+            for part in closer.split(step):
+                # What max(0, old − D) loses when it becomes max(0, new − D).
+                rows, old, new = look_up(part), current[part, None], row[part, None]
+                gains -= torch.sub(old, torch.maximum(rows, new, out=rows), out=rows).clamp_(min=0).sum(0)
+            current = torch.minimum(current, row)
+        else:
+            current, gains = row, _all_gains(clients, row, step, own)
+            slack = slack_of(gains, float(row.sum()))
+        gains[pick] = -math.inf
+        picks.append(pick)
+        costs.append(float(current.sum()))
+        moves.add(number, closer)
+    return picks, costs, moves, gains
+
+
+def _all_gains(clients: Clients, current: Tensor, step: int, own: bool) -> Tensor:
+    """Return the gain of every candidate, given each client's distance to the nearest pick.
+
+    own: clients and candidates are the same samples, so that each pair is measured once.
+    """
+    parts = _slices(len(current), step)
+    if not own:
+        return sum((current[part, None] - clients.rows(part)).clamp_(min=0).sum(0) for part in parts)
+    gains = torch.zeros_like(current)
+    for part in tqdm(parts, desc="gains", disable=_quiet(clients), leave=False):
+        rows = clients.rows(part, part.start)
+        gains[part.start :] += (current[part, None] - rows).clamp_(min=0).sum(0)
+        gains[part] += (current[part.stop :] - rows[:, part.stop - part.start :]).clamp_(min=0).sum(1)
+    return gains
+
+
+def _reader(distance: Clients, step: int) -> Callable[[Tensor], Tensor]:
+    """Return distance.rows, for up to `step` rows that last until the next call: no memory is asked for anew."""
+    if not isinstance(distance, Matrix) or distance.values.dtype != torch.float64:
+        return distance.rows
+    rows = distance.values.new_empty(step, len(distance))
+    return lambda index: torch.index_select(distance.values, 0, index, out=rows[: len(index)])
+
+
+def _gains(candidates: Callable[[Tensor], Tensor], current: Tensor, index: Tensor) -> Tensor:
+    """Return what the candidates at `index` would take off the cost, by definition."""
+    rows = candidates(index)
+    return torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)
+
+
+def _best(
+    gains: Tensor,
+    slack: Tensor,
+    cost: float,
+    step: int,
+    anew: Callable[[Tensor], Tensor],
+    give_up_at: float = math.inf,
+) -> int | None:
+    """Return the candidate of largest gain, given gains within `slack` of the exact ones, and anew(index) for these.
+
+    cost: what all gains together can take off. None if as many as `give_up_at` candidates would have to be looked at.
+    """
+    if cost == 0:  # every client is covered: all candidates tie at no gain
+        return int((gains > -math.inf).nonzero()[0])
+    among = (gains + slack >= (gains - slack).max() - TIE * cost).nonzero()[:, 0]
+    if len(among) == 1:
+        return int(among)
+    if len(among) >= give_up_at:
+        return None
+    gains[among] = torch.cat([anew(part) for part in among.split(step)])
+    return int(among[gains[among] >= gains[among].max() - TIE * cost][0])
+
+
+def _row_sums(distance: Distance) -> tuple[Tensor, float]:
+    """Return the sum of each row (n,) and the largest distance, each pair measured once; NaN if there is any."""
+    n = len(distance)
+    sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
+    for part in tqdm(_slices(n, _rows_at_once(distance, n)), desc="distances", disable=_quiet(distance), leave=False):
+        rows = distance.rows(part, part.start)
+        sums[part] += rows.sum(1)
+        sums[part.stop :] += rows[:, part.stop - part.start :].sum(0)
+        peaks.append(float(rows.max()))
+    return sums, max(peaks) if all(map(math.isfinite, peaks)) else math.nan
+
+
+def _quiet(distance: Clients) -> bool | None:
+    """Show no bar where distances lie ready; None: silent unless on a terminal."""
+    return True if isinstance(distance, Matrix) else None
+
+
+def _rows_at_once(distance: Clients, width: int) -> int:
+    elements, least = (HELD_ELEMENTS, 1) if isinstance(distance, Matrix) else (BLOCK_ELEMENTS, LEAST_ROWS)
+    return max(least, elements // width)
+
+
+def _slices(n: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]

@@ -1,0 +1,192 @@
+"""Tables and the figure of continual learning, from records."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from lcmat.files import write_text
+from lcmat.records.record import read_records
+from lcmat.reports.figures import COLOURS, MARKERS, save_figure
+from lcmat.reports.table_text import emphasised, markdown, spread
+from lcmat.reports.tables import (
+    by_network,
+    by_setting,
+    mean_std,
+    network_of,
+    options_by_fraction,
+    options_said,
+    row_names,
+    row_order,
+    source,
+)
+
+
+def steps_of(records: list[dict]) -> dict[str, list[list[float]]]:
+    """Return by row the accuracies after each step: of every network of every class order.
+
+    A row is a method, or one of the sets of options that it was run with.
+    """
+    cells: dict[str, dict[int, list[list[float]]]] = defaultdict(dict)
+    for record, row in zip(records, row_names(records), strict=True):
+        cells[row][record["seed"]] = [step["each"] for step in record["steps"]]
+    return {
+        row: [
+            [value for each in step for value in each]
+            for step in zip(*dict(sorted(seeds.items())).values(), strict=True)
+        ]
+        for row, seeds in sorted(cells.items(), key=lambda item: row_order(item[0]))
+    }
+
+
+def seen(record: dict) -> list[int]:
+    """Return how many classes were seen after each step."""
+    return np.cumsum([len(classes) for classes in record["class_order"]]).tolist()
+
+
+def continual_markdown(records: list[dict]) -> str:
+    """Return a table for each setting: accuracy on the classes seen after each step, the best in bold.
+
+    Full, whose memory is everything, is not ranked among the others.
+    """
+    parts = []
+    for group in settings_of(records):
+        cells, first, images = steps_of(group), group[0], _images(group)
+        ranked = [row for row in cells if row != "Full"] if len(cells) > 1 else list(cells)
+        means = {row: [mean_std(values)[0] for values in cells[row]] for row in ranked}
+        body = []
+        for row, steps in cells.items():
+            marks = [_rank(means, row, number) for number in range(len(steps))]
+            values = (emphasised(spread(tuple(v)), mark) for v, mark in zip(steps, marks, strict=True))
+            body.append([row, images[row], *values])
+        header = ["Method", "Images", *(f"{count} classes" for count in seen(first))]
+        parts.append(f"## {first['dataset']}, {first['test_model']}\n\n{_caption(group)}\n\n{markdown(header, body)}")
+    return "\n".join(parts)
+
+
+def _images(group: list[dict]) -> dict[str, str]:
+    """Return how many images the memory of each row holds in the end, over the class orders."""
+    counts: dict[str, set[int]] = defaultdict(set)
+    for record, row in zip(group, row_names(group), strict=True):
+        counts[row].add(record["subset_size"])
+    return {row: " to ".join(f"{n:,}" for n in sorted({min(some), max(some)})) for row, some in counts.items()}
+
+
+# What all cells of a table share, beside the selection network.
+SHARED = (
+    "dataset", "dataset_fingerprint", "image_size", "test_model", "training", "test_interval", "test_fraction",
+    "precision", "steps", "memory_per_class", "evaluations",
+)  # fmt: skip
+
+
+def settings_of(records: list[dict]) -> list[list[dict]]:
+    """Return the records of each setting; methods that read no selection network stand beside each such network."""
+    return [one for group in by_setting(records, SHARED) for one in by_network(group)]
+
+
+def _rank(means: dict[str, list[float]], row: str, number: int) -> int | None:
+    if len(means) < 3 or row not in means:
+        return None
+    order = sorted((m[number] for m in means.values()), reverse=True)
+    return order.index(means[row][number]) + 1
+
+
+def _caption(group: list[dict]) -> str:
+    config, orders = group[0]["config"], len({record["seed"] for record in group})
+    networks, training = config.get("evaluations", 1), config["training"]
+    each = f"{networks} networks for each of " if networks > 1 else ""
+    how = ", ".join(f"{name} {training[name]}" for name in ("optimizer", "lr", "batch", "augmentation"))
+    first = next((record for record in group if network_of(record)), group[0])
+    return "; ".join(
+        [
+            f"Test accuracy (%) on all classes seen, after each of {config['steps']} steps; a memory of "
+            f"{config['memory_per_class']} images a class, as large in the end as the column says. Mean ± standard "
+            f"deviation of {each}{orders} class orders. A fresh {group[0]['test_model']} at each step, "
+            f"{training['epochs']} epochs on the memory alone ({how}, {config['precision']})",
+            *(part.replace("a network f_T of its own for each seed", "a network f_T for each seed and step")
+              for part in source(first, orders)),
+            *(said for name, sets in sorted(options_by_fraction(group).items()) if (said := options_said(name, sets))),
+        ]
+    ) + "."  # fmt: skip
+
+
+def write_continual(folder: Path) -> tuple[str, list[Path]]:
+    """Write the tables of all records of continual learning below a folder; return them and what is damaged."""
+    records, damaged = read_records(folder, "continual")
+    if not records:
+        return "", damaged
+    text = "# Continual learning\n\n" + continual_markdown(records)
+    write_text(folder / "tables" / "continual.md", text)
+    write_text(folder / "tables" / "continual.csv", continual_csv(records))
+    return text, damaged
+
+
+def continual_csv(records: list[dict]) -> str:
+    """Return a line for each method and step: mean, standard deviation and how many trainings."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = ["dataset", "test_model", "steps", "memory_per_class", "method", "classes", "mean", "std", "trainings"]
+    writer.writerow(names)
+    for group in settings_of(records):
+        for method, steps in steps_of(group).items():
+            for count, values in zip(seen(group[0]), steps, strict=True):
+                mean, std = mean_std(tuple(values))
+                std = "" if std is None else f"{std:.3f}"
+                first, config = group[0], group[0]["config"]
+                what = [first["dataset"], first["test_model"], config["steps"], config["memory_per_class"]]
+                writer.writerow([*what, method, count, f"{mean:.3f}", std, len(values)])
+    return text.getvalue()
+
+
+def continual_figure(
+    records: list[dict], makes_images: Callable[[str], bool], title: str, folder: Path, name: str
+) -> list[Path]:
+    """Draw Fig. 5: accuracy against classes seen, methods that select on the left and that condense on the right.
+
+    One figure for each setting, numbered from the second on.
+    """
+    paths = []
+    for number, group in enumerate(settings_of(records), 1):
+        config = group[0]["config"]
+        which = f"{group[0]['dataset']}, {config['steps']} steps, {config['memory_per_class']} images a class"
+        figure = _drawn(group, makes_images, title if number == 1 else f"{title}: {which}")
+        paths += save_figure(figure, folder, name if number == 1 else f"{name}-{number}")
+    return paths
+
+
+def _drawn(records: list[dict], makes_images: Callable[[str], bool], title: str) -> plt.Figure:
+    cells, x = steps_of(records), seen(records[0])
+    condensed = {record["selection"] for record in records if makes_images(record["selection"])}
+    panels = [
+        [row for row in cells if row.partition(" (")[0] not in condensed],
+        [row for row in cells if row.partition(" (")[0] in condensed],
+    ]
+    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
+    for panel, methods, heading in zip(axes, panels, ("(a) selection", "(b) condensation"), strict=True):
+        for number, method in enumerate(methods):
+            mean, std = zip(*(mean_std(tuple(values)) for values in cells[method]), strict=True)
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
+            if method == "LCMat-S" or method == "LCMat-C":
+                style |= {"linewidth": 2.4, "color": "black"}
+            panel.plot(x, mean, markersize=4, label=method, **style)
+            if len(methods) <= 8:
+                low, high = (np.array(mean) + sign * np.nan_to_num(np.array(std, float)) for sign in (-1, 1))
+                panel.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        panel.set_xticks(x)
+        panel.set_xlabel("classes seen")
+        panel.set_title(heading, fontsize=10)
+        panel.grid(alpha=0.3)
+        if methods:
+            panel.legend(fontsize=6 if len(methods) > 8 else 8, ncols=2 if len(methods) > 8 else 1)
+    axes[0].set_ylabel("test accuracy on them (%)")
+    figure.suptitle(title, fontsize=10)
+    return figure

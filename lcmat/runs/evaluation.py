@@ -1,0 +1,122 @@
+"""Training fresh networks on what a run reduced the dataset to: by which recipe, and how many of them."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from lcmat import seeds
+from lcmat.augmentation import siamese
+from lcmat.data.splits import Split
+from lcmat.errors import UserError
+from lcmat.files import load_tensors, save_tensors
+from lcmat.runs.setup import Bench, Run
+from lcmat.training import History, Recipe, train
+
+_SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
+# How the literature trains on synthetic images. zhao: Zhao & Bilen 2021 (DSA), 2023 (DM); idc: Kim et al. 2022.
+EVALUATIONS = {
+    "zhao": Recipe(1000, 256, **_SGD, scheduler="StepLR", step_size=500, gamma=0.1, augmentation="dsa"),
+    "idc": Recipe(1000, 64, **_SGD, scheduler="MultiStepLR", gamma=0.2, augmentation="idc"),
+}
+
+
+def evaluation_recipe(name: str, changes: dict[str, object]) -> Recipe:
+    """Return the recipe called `name` with some fields changed; without word of `step_size`, it steps at the half."""
+    recipe = EVALUATIONS[name]
+    if recipe.scheduler == "StepLR" and "step_size" not in changes:
+        changes = {"step_size": max(1, changes.get("epochs", recipe.epochs) / 2), **changes}
+    return replace(recipe, **changes)
+
+
+def suited(recipe: Recipe, dataset: str) -> Recipe:
+    """Return the recipe as it suits a dataset: characters are not mirrored."""
+    return replace(recipe, augmentation=siamese.training_name(recipe.augmentation, dataset))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The trainings of a run's networks, in order."""
+
+    histories: list[History]
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What a record holds of them: of several networks the means, the first one's tests, and beside these each."""
+        each = [
+            {
+                "test_accuracy": history.tests[-1][1],
+                "best_test_accuracy": max(value for _, value in history.tests),
+                "train_accuracy": history.train_accuracy,
+                "tests": history.tests,
+            }
+            for history in self.histories
+        ]
+        if len(each) == 1:
+            return each[0]
+        means = ("test_accuracy", "best_test_accuracy", "train_accuracy")
+        return {name: statistics.fmean(one[name] for one in each) for name in means} | {
+            "tests": each[0]["tests"],
+            "evaluations": each,
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all trainings."""
+        return sum(history.seconds for history in self.histories)
+
+
+def evaluate(bench: Bench, run: Run, split: Split, key: str, label: str, weights: Tensor | None = None) -> Evaluation:
+    """Train `settings.evaluations` fresh networks of the run's test model on `split`, each by a seed of its own.
+
+    Each that is done is kept beside the checkpoints under `key`, until `forget`: a run that is stopped loses none.
+    """
+    settings = bench.settings
+    model = run.test_model or settings.model
+    done = _kept(bench, key)
+    for number in range(len(done), settings.evaluations):
+        purpose = ("train",) if number == 0 else ("train", number)
+        history = train(
+            bench.fresh_network(model, run.seed, *purpose),
+            split,
+            settings.recipe,
+            bench.compute,
+            seed=seeds.derive(run.seed, *purpose),
+            weights=weights,
+            test=bench.test_split(settings.test_fraction),
+            test_interval=settings.test_interval,
+            checkpoint=bench.checkpoint(checkpoint_keys(key, settings.evaluations)[number]),
+            checkpoint_seconds=settings.checkpoint_seconds,
+            resume=settings.resume,
+            label=f"{label}: training {model}" + (f" {number + 1}" if settings.evaluations > 1 else ""),
+        )
+        done.append(history)
+        if settings.evaluations > 1:
+            save_tensors(bench.checkpoint(f"{key}-evaluated"), {"histories": [vars(one) for one in done]})
+    return Evaluation(done)
+
+
+def checkpoint_keys(key: str, evaluations: int) -> list[str]:
+    """Return the names of the trainings' checkpoints."""
+    return [key if number == 0 else f"{key}-{number}" for number in range(evaluations)]
+
+
+def forget(bench: Bench, key: str) -> None:
+    """Remove what `evaluate` kept."""
+    for name in (*checkpoint_keys(key, bench.settings.evaluations), f"{key}-evaluated"):
+        bench.checkpoint(name).unlink(missing_ok=True)
+
+
+def _kept(bench: Bench, key: str) -> list[History]:
+    path = bench.checkpoint(f"{key}-evaluated")
+    if not (bench.settings.resume and bench.settings.evaluations > 1 and path.exists()):
+        return []
+    try:
+        histories = [History(**values) for values in load_tensors(path)["histories"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"checkpoint {path} does not fit this run; remove it or leave --resume out") from error
+    for history in histories:
+        history.tests = [tuple(pair) for pair in history.tests]
+    return histories[: bench.settings.evaluations]

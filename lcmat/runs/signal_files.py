@@ -1,0 +1,77 @@
+"""Selection without images or networks: signals from a .npz file, indices into files."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from lcmat.errors import UserError, suggest
+from lcmat.files import sha256_of
+from lcmat.records import record as records
+from lcmat.selection.select import Method, Subset, select_with
+from lcmat.signals.signals import DYNAMICS, Signals
+
+MAIN = ("features", "logits", "labels")
+VALIDATION = tuple(f"validation_{name}" for name in MAIN)
+
+
+def load_signals(path: Path) -> Signals:
+    """Read signals from a .npz file with arrays named as the fields of `Signals`.
+
+    features (n, d), logits (n, C) and labels (n,), of which a method may need some only; correctness, margin and
+    error_norm (E, n) of the dynamics; validation_features, validation_logits and validation_labels.
+    Raises UserError that names what is wrong.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"no such file: {path} (--signals)")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    # not .npz, damaged, or with pickled objects
+    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read {path} as .npz ({reason}); save it by numpy.savez(…, features=…)") from None
+    known = (*MAIN, *DYNAMICS, *VALIDATION)
+    for name in arrays:
+        if name not in known:
+            raise UserError(f"{path} holds an unknown array '{name}'{suggest(name, known)}")
+    if "labels" not in arrays:
+        raise UserError(f"{path} holds no array 'labels', one integer per sample")
+    dynamics = {name: arrays[name] for name in DYNAMICS if name in arrays}
+    validation = {name.removeprefix("validation_"): arrays[name] for name in VALIDATION if name in arrays}
+    try:
+        return Signals(
+            **{name: arrays[name] for name in MAIN if name in arrays},
+            dynamics=dynamics or None,
+            validation=Signals(**validation) if validation else None,
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def select_to_files(
+    path: Path,
+    signals: Signals,
+    method: Method,
+    size: dict[str, object],
+    how: dict[str, object],
+    save_path: Path,
+    memory: int | None = None,
+) -> tuple[Subset, Path]:
+    """Select from the signals of the file at `path`, and write the subset (.npz) and its indices (.txt, one a line).
+
+    size: fraction or budget; how: further arguments of `select_with` that determine the picks. Both files lie at
+    SAVE_PATH/<name of the file>/<method>/fraction<f>-seed<s>-<hash of all that determines them>, without a suffix.
+    """
+    subset = select_with(method, signals, **size, **how, memory=memory)
+    key = records.config_hash({"signals": sha256_of(path), "selection": method.name, **size, **how})
+    share = f"{size['fraction']:g}" if "fraction" in size else f"{size['budget'] / len(signals):g}"
+    name = f"fraction{share}-seed{how['seed']}-{key}"
+    stem = Path(save_path) / f"signals-{path.stem}" / method.name / name
+    subset.save(stem.with_name(f"{name}.npz"))
+    text = stem.with_name(f"{name}.txt")
+    subset.save_text(text)
+    return subset, text

@@ -1,0 +1,62 @@
+"""A subset from a file, in the place of a method: anyone's selection can be trained on and tabulated."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lcmat.errors import UserError
+from lcmat.selection.select import Method, Picks
+from lcmat.signals.signals import Signals
+
+
+def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return indices (m,) int64 into the training set, in the file's order, and weights (m,) or None.
+
+    A text file holds an index on each line (# starts a comment), a .npz file arrays `indices` and perhaps `weights`, as
+    this project writes them. Raises UserError that names the file and what is wrong with it.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with np.load(path, allow_pickle=False) as file:
+                if "indices" not in file.files:
+                    raise UserError(f"{path} holds no array 'indices' (--subset)")
+                indices, weights = file["indices"], file["weights"] if "weights" in file.files else None
+        else:
+            words = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+            indices, weights = np.array([int(word) for word in words if word], dtype=np.int64), None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is neither .npz nor text in UTF-8"
+        raise UserError(f"cannot read {path}: {reason} (--subset)") from None
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{path} must hold one index on each line: {error} (--subset)") from None
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise UserError(f"{path}: indices must be a list of integers, not {indices.dtype} {indices.shape} (--subset)")
+    if len(np.unique(indices)) != len(indices):
+        raise UserError(f"{path} names a sample twice; each index may come once (--subset)")
+    if weights is not None and not (
+        weights.shape == indices.shape and np.isfinite(weights).all() and (weights >= 0).all()
+    ):
+        raise UserError(f"{path}: weights must be finite, not negative, one for each index (--subset)")
+    return indices.astype(np.int64), weights
+
+
+def given(path: Path) -> tuple[Method, int]:
+    """Return a method that chooses what the file says, over all classes together, and how many samples that is."""
+    indices, weights = read_subset(path)
+    digest = hashlib.sha256(indices.tobytes() + (b"" if weights is None else weights.astype(np.float32).tobytes()))
+
+    def pick(signals: Signals, budget: int, generator: torch.Generator, sha256: str = digest.hexdigest()[:16]) -> Picks:
+        """Return the file's indices."""
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(signals):
+            bad = indices[(indices < 0) | (indices >= len(signals))][0]
+            raise UserError(f"{path} names sample {bad}, but there are {len(signals):,} (0 to {len(signals) - 1})")
+        return Picks(torch.from_numpy(indices), None if weights is None else torch.from_numpy(weights).float())
+
+    return Method(path.stem, pick, needs=(), nested=False), len(indices)
