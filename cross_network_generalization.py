@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 from lcmat.command_line import options, planning
-from lcmat.command_line.grids import Grid
-from lcmat.commands._rooms import ROOMS
-from lcmat.reports import grids as reports
+from lcmat.commands import _reports
+from lcmat.commands._registry import REGISTRY
 from lcmat.runs import queue as jobs
 
 TEST_MODELS = ["VGG16", "InceptionV3", "WRN-16-8"]
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> int:
     group.add_argument("--test_models", nargs="+", metavar="NET", default=TEST_MODELS, help="networks to train")
     group.add_argument("--subset", metavar="FILE", help="indices to train on, .npz or text, in place of --selection")
     args = options.parse(argv, parser)
-    planned = planning.plan([args], ROOMS)
+    planned = planning.plan([args], REGISTRY)
     print(planning.headline(planned[0].bench), flush=True)
 
     def tell(number: int, _: jobs.Job, record: dict, known: bool) -> None:
@@ -44,7 +43,7 @@ def main(argv: list[str]) -> int:
             f"{name}-{Path(args.subset).stem}",
             f"Networks on the subset {Path(args.subset).name}: {args.dataset}",
         )
-    paths = reports.write(Grid(name, title, [args], {"cross": {}}), planned, Path(args.save_path))
+    paths = _reports.write(name, title, {"cross": {}}, planned, Path(args.save_path))
     print(f"\n{paths[0].read_text()}\nwritten to {', '.join(str(path) for path in paths)}")
     jobs.complain(planned, failed)
     return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lcmat.command_line import options, planning
 from lcmat.command_line.settings import settings_of
-from lcmat.commands._rooms import ROOMS
+from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.reports import table_text, tables
 from lcmat.reports.continual import continual_markdown, write_continual
@@ -19,7 +19,7 @@ from lcmat.runs import queue as jobs
 from lcmat.runs import selection as experiment
 from lcmat.runs.export import check_export, export
 from lcmat.runs.signal_files import load_signals, select_to_files
-from lcmat.selection.select import Subset
+from lcmat.selection.subset import Subset
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     args = options.parse(argv)
     if args.signals:
         return _select_from_signals(args)
-    planned = planning.plan([args], ROOMS)
+    planned = planning.plan([args], REGISTRY)
     if args.export:
         planning.need_one_run(planned, "--export")
         check_export(Path(args.export))
@@ -70,7 +70,7 @@ def _export(args, job: jobs.Job, subset: Subset) -> None:
 
 def _select_from_signals(args) -> int:
     """Select from a file of signals, without images, networks or training; write the indices."""
-    chosen, settings = planning.resolve(args, ROOMS), settings_of(args)
+    chosen, settings = planning.resolve(args, REGISTRY), settings_of(args)
     path = Path(args.signals)
     signals = load_signals(path)
     for run in planning.runs_of(args, chosen):

@@ -8,15 +8,16 @@ in float64, whatever the signals' type: products of 512 float32 values decide be
 
 from __future__ import annotations
 
-import math
-from numbers import Integral
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
+from tqdm import tqdm
 
-from lcmat import memory_limit as memory
-from lcmat.distances.lower_bounds import LowerBounds, products_are_whole
-from lcmat.distances.vectors import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
 from lcmat.signals.signals import Signals
 
@@ -83,95 +84,130 @@ def dominant_dimensions(variance: Tensor, K: int) -> Tensor:
     return candidates[flat[candidates].sort(descending=True, stable=True).indices[:K]]
 
 
-def check_dimensions(K: int | None, classes: int, features: int) -> int:
-    """Return how many Hessian dimensions to use: min(100, C(d+1)), or K if the user gave it and there are as many."""
-    available = classes * (features + 1)
-    if K is None:
-        return min(100, available)
-    if not isinstance(K, Integral):
-        raise UserError(f"K must be an integer, not {K!r}")
-    if K < 1:
-        raise UserError(f"K must be at least 1, not {K}")
-    if K > available:
-        raise UserError(f"K is {K}, but the last layer has only C(d+1) = {available} dimensions; give a smaller K")
-    return int(K)
+# ε, and whether the gradient is wanted ↦ D(ε), and ∇D(ε) or None.
+Difference = Callable[..., tuple[float, Tensor | None]]
 
 
-def check_radius(rho: float) -> float:
-    """Return ρ; raise UserError unless it is finite and not negative."""
-    if not 0 <= rho < math.inf:
-        raise UserError(f"rho must be 0 or more and finite, not {rho}")
-    return float(rho)
+# Below this many parameters the Hessian is formed: Lanczos needs more dimensions than it returns vectors.
+DENSE = 64
 
 
-class LossCurvatureDistance(RepresentativeDistance):
-    """The distance of LCMat-S, D_ij = ‖g_i − g_j‖₂ + ρ/2 Σ_{k∈𝒦} |λ_ik − λ_jk| (Eq. 10), by rows.
+@dataclass(frozen=True, eq=False)
+class LastLayer:
+    """What the samples of T are to the last layer: a = p − onehot(y) and p, (n, C) each, and h̃ (n, d+1), float64."""
 
-    Nothing of size n×n, n×C(d+1) or n×n×K is held: rows are formed in blocks as they are asked for.
-    Exact duplicates share one representative: they are at distance exactly 0, and equally far from the rest.
-    """
+    logits: Tensor
+    labels: Tensor
+    a: Tensor
+    p: Tensor
+    h: Tensor
 
-    def __init__(self, signals: Signals, rho: float, K: int | None = None) -> None:
-        """Take the signals of the n samples among which distances are measured; ρ ≥ 0; K as `check_dimensions`."""
-        self.signals, self.rho = signals, check_radius(rho)
-        classes, features = signals.logits.shape[1], signals.features.shape[1]
-        K = check_dimensions(K, classes, features) if rho > 0 else 0
-        self.dims = dominant_dimensions(_variance_in_blocks(signals), K) if rho > 0 else None
-        representative = first_of_equals(signals.features, signals.logits, signals.labels)
-        super().__init__(representative, classes + features + 1 + K)
+    @staticmethod
+    def of(signals: Signals) -> LastLayer:
+        """Take the signals of one network on T."""
+        p, _ = probabilities(signals.logits)
+        a, h = errors(signals.logits, signals.labels), with_bias(signals.features)
+        return LastLayer(signals.logits.double(), signals.labels, a, p, h)
 
-    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
-        features, logits, labels = (getattr(self.signals, name)[part] for name in ("features", "logits", "labels"))
-        a, h = errors(logits, labels), with_bias(features)
-        vectors = a, h, a.square().sum(1) * h.square().sum(1)
-        if self.rho > 0:
-            p, q = probabilities(logits)
-            of_class, of_feature = self.dims // h.shape[1], self.dims % h.shape[1]
-            vectors += ((p * q)[:, of_class] * h[:, of_feature].square(),)
-        return vectors
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(C, d+1): the layer's weights and biases."""
+        return self.p.shape[1], self.h.shape[1]
 
-    def lower(self) -> LowerBounds | None:
-        """Return lower bounds of all distances in float32.
+    def gradient(self, c: Tensor) -> Tensor:
+        """Return Σ c_i a_i ⊗ h̃_i, (C, d+1)."""
+        c, h, a = _counting(c, self.h, self.a)
+        return (c[:, None] * a).T @ h
 
-        None where float32 cannot give them, by its range or what the user made of it, or they do not fit into memory.
+    def diagonal(self, c: Tensor) -> Tensor:
+        """Return the diagonal of the Hessian, Σ c_i p_i(1 − p_i) ⊗ h̃_i², (C, d+1)."""
+        c, p, h = _counting(c, self.p, self.h)
+        return (c[:, None] * p * (1 - p)).T @ h.square()
+
+    def product(self, c: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return V ↦ H V for V (C, d+1): Σ c_i [p_i ∘ (u_i − p_i·u_i)] ⊗ h̃_i with u_i = V h̃_i."""
+        c, p, h = _counting(c, self.p, self.h)
+
+        def apply(v: Tensor) -> Tensor:
+            u = h @ v.T
+            return (c[:, None] * p * (u - (p * u).sum(1, keepdim=True))).T @ h
+
+        return apply
+
+    def extreme_eigenvalues(self, c: Tensor) -> tuple[float, float]:
+        """Return the lowest and the highest eigenvalue of the Hessian, signed, by Lanczos (SciPy's eigsh)."""
+        classes, width = self.shape
+        size, apply = classes * width, self.product(c)
+
+        def flat(v: np.ndarray) -> np.ndarray:
+            return apply(torch.from_numpy(v.reshape(classes, width)).to(self.h)).flatten().cpu().numpy()
+
+        if size <= DENSE:
+            values = np.linalg.eigvalsh(np.stack([flat(row) for row in np.eye(size)]))
+            return float(values[0]), float(values[-1])
+        start = np.random.default_rng(0).standard_normal(size)  # eigsh draws it anew each time otherwise
+        # What is nothing but rounding has no largest eigenvalue: S = T.
+        if np.linalg.norm(flat(start)) <= 1e-13 * float(c.abs().sum() * self.h.square().sum(1).max()) * size**0.5:
+            return 0.0, 0.0
+        largest = _largest(flat, start)
+        # Without negative c the Hessian is positive semidefinite, and zero for equal moves of all classes.
+        if bool((c >= 0).all()):
+            return 0.0, largest
+        # The other end is the largest by size once the spectrum is moved, so that it may be near zero, or many times
+        # the same, as where all of S is classified surely.
+        other = largest + _largest(lambda v: flat(v) - largest * v, start)
+        return min(largest, other), max(largest, other)
+
+    def frobenius(self, several: Sequence[Tensor]) -> list[float]:
+        """Return the Frobenius norm of the Hessian under each c: block by block of C(C+1)/2, (d+1)² numbers of each c.
+
+        The first c must count all samples of T; the blocks of T are formed once for all that follow, since every other
+        differs from it in its subset's samples only.
         """
-        classes, width = self.signals.logits.shape[1], self.signals.features.shape[1] + 1
-        K, n = 0 if self.dims is None else len(self.dims), len(self)
-        fits = memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device)
-        if not fits or not products_are_whole(self.device):
-            return None
-        lower = LowerBounds(n, classes, width, K, self.device)
-        for start in range(0, n, self.most):
-            part = slice(start, min(start + self.most, n))
-            a, h, squares, *curvature = self._vectors(self.representative[part])
-            if not lower.fill(part, a, h, squares, self.rho * curvature[0] if curvature else None):
-                return None
-        return lower
+        first, rest = several[0], [c - several[0] for c in several[1:]]
+        squares = [0.0] * len(several)
+        parts = [_counting(c, self.p, self.h) for c in (first, *rest)]
+        pairs = list(itertools.combinations_with_replacement(range(self.shape[0]), 2))
+        for i, j in tqdm(pairs, desc="Frobenius norm", disable=None, leave=False):
+            blocks = [_block(c, p, h, i, j) for c, p, h in parts]
+            for number, block in enumerate(blocks):
+                whole = block if number == 0 else blocks[0] + block
+                squares[number] += float(whole.square().sum()) * (1 if i == j else 2)
+        return [value**0.5 for value in squares]
 
-    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
-        (a, h, own_squares, *own_curvature), (b, k, other_squares, *other_curvature) = own, others
-        scale = own_squares[:, None] + other_squares
-        # ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h̃_i, h̃_j⟩
-        squared = torch.addcmul(scale, a @ b.T, h @ k.T, value=-2)
+    def loss(self, c: Tensor) -> Difference:
+        """Return ε ↦ (Σ c_i ℓ_i, its gradient) at the layer's parameters moved by ε (C, d+1)."""
+        c, h, z, y = _counting(c, self.h, self.logits, self.labels)
 
-        def close(i: Tensor, j: Tensor) -> Tensor:
-            # g_i − g_j = (a_i − a_j) ⊗ h̃_i + a_j ⊗ (h̃_i − h̃_j): no cancellation when the two are nearly equal.
-            da, dh = a[i] - b[j], h[i] - k[j]
-            cross = (da * b[j]).sum(1) * (h[i] * dh).sum(1)
-            return da.square().sum(1) * h[i].square().sum(1) + b[j].square().sum(1) * dh.square().sum(1) + 2 * cross
+        def at(move: Tensor, slope: bool = True) -> tuple[float, Tensor | None]:
+            logits = z + h @ move.T
+            log_p = torch.log_softmax(logits, 1)
+            value = -float(c @ log_p.gather(1, y[:, None])[:, 0])
+            if not slope:
+                return value, None
+            a = log_p.exp().scatter_add(1, y[:, None], torch.full_like(c, -1)[:, None])
+            return value, (c[:, None] * a).T @ h
 
-        distance = root(squared, scale, same, close, h.shape[1])
-        if self.rho > 0:
-            distance.add_(torch.cdist(own_curvature[0], other_curvature[0], p=1), alpha=self.rho / 2)
-        return distance
+        return at
 
 
-def _variance_in_blocks(signals: Signals) -> Tensor:
-    """Return the variance of every dimension of λ, (C, d+1), without holding the factors of all samples."""
-    n, (classes, features) = len(signals), (signals.logits.shape[1], signals.features.shape[1])
-    first = second = 0
-    for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // (classes + features + 1))):
-        some = Signals(signals.features[part], signals.logits[part], signals.labels[part])
-        sums = _curvature_sums(*hessian_factors(some))
-        first, second = first + sums[0], second + sums[1]
-    return _variance(first, second, n)
+def _largest(product: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> float:
+    """Return the eigenvalue that is largest by size. Raises UserError if Lanczos does not converge."""
+    operator = LinearOperator((len(start), len(start)), matvec=product, dtype=np.float64)
+    try:
+        found = eigsh(operator, k=1, which="LM", v0=start, ncv=40, tol=1e-9, return_eigenvectors=False)
+    except ArpackError as error:
+        raise UserError(f"the largest eigenvalue of the last layer's Hessian was not found: {error}") from error
+    return float(found[0])
+
+
+def _counting(c: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
+    """Return c and the rows of values where c is not zero: a subset alone is far smaller than T."""
+    some = c != 0
+    return (c, *values) if bool(some.all()) else tuple(value[some] for value in (c, *values))
+
+
+def _block(c: Tensor, p: Tensor, h: Tensor, i: int, j: int) -> Tensor:
+    """Return the block of the Hessian for classes i and j, (d+1, d+1)."""
+    share = p[:, i] * (float(i == j) - p[:, j])
+    return ((c * share)[:, None] * h).T @ h

@@ -7,10 +7,12 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
-from lcmat.condensation.loop import Condenser
+from lcmat.condensation.condenser import Condenser
 from lcmat.errors import lookup
 from lcmat.selection.context import Context
-from lcmat.selection.select import Method, Subset, select_with
+from lcmat.selection.method import Method
+from lcmat.selection.select import select_with
+from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 
 _MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]

@@ -2,7 +2,7 @@
 
 import torch
 
-from lcmat.selection.select import Method, Picks
+from lcmat.selection.method import Method, Picks
 from lcmat.signals.signals import Signals
 
 

@@ -9,8 +9,8 @@ from lcmat.distances.vectors import BLOCK_ELEMENTS, euclidean
 from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
 from lcmat.selection.context import Context
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 from lcmat.training import evaluation_mode
 

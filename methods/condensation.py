@@ -10,11 +10,13 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.siamese import DSA as DSA_STRATEGY
 from lcmat.augmentation.siamese import IDC_MATCHING, IDC_NETWORK, NONE, strategy_for
 from lcmat.condensation.class_statistics import LAYERS
-from lcmat.condensation.loop import Condenser, Schedule, Task, check_numbers, condense
+from lcmat.condensation.condenser import Condenser, Task
+from lcmat.condensation.loop import condense
 from lcmat.condensation.matching import METRICS, curvature_matching, feature_matching, gradient_matching
+from lcmat.condensation.networks import Schedule
 from lcmat.condensation.synthetic import INITIALISATIONS, Synthetic, initial
 from lcmat.errors import lookup
-from lcmat.last_layer import check_radius
+from lcmat.method_options import check_numbers, check_radius
 
 # By name: the augmentation that real and synthetic images share, and that of the network's training.
 AUGMENTATIONS = {"none": (NONE, NONE), "dsa": (DSA_STRATEGY, DSA_STRATEGY), "idc": (IDC_MATCHING, IDC_NETWORK)}

@@ -2,11 +2,13 @@
 
 import torch
 
+from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.distances.vectors import VectorDistance, first_of_equals
 from lcmat.errors import UserError
 from lcmat.facility_location.approximate import cover, greedy_options, resolve_greedy
-from lcmat.last_layer import LossCurvatureDistance, gradient_factors, hessian_factors
-from lcmat.selection.select import Method, Picks, covered
+from lcmat.facility_location.cover import covered
+from lcmat.last_layer import gradient_factors, hessian_factors
+from lcmat.selection.method import Method, Picks
 from lcmat.signals.signals import Signals
 
 # Preconditioned gradients of a smaller mean curvature would have squares beyond float64.

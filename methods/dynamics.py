@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from lcmat.errors import UserError
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 
 

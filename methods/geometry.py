@@ -2,8 +2,8 @@
 
 import torch
 
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest, ranked
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from lcmat.errors import UserError
 from lcmat.last_layer import errors, gradient_factors, with_bias
 from lcmat.selection.matching_pursuit import products
+from lcmat.selection.method import WITH_VALIDATION, Method, Picks
 from lcmat.selection.ranking import ranked
-from lcmat.selection.select import WITH_VALIDATION, Method, Picks
 from lcmat.signals.signals import Signals
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors
 from lcmat.selection.matching_pursuit import matching_pursuit
-from lcmat.selection.select import WITH_VALIDATION, Method, Picks
+from lcmat.selection.method import WITH_VALIDATION, Method, Picks
 from lcmat.signals.signals import Signals
 
 # Weights up to this share of the largest are zero but for rounding.

@@ -9,8 +9,8 @@ from lcmat import memory_limit as memory
 from lcmat.distances.vectors import symmetric
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors, probabilities
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, first_largest
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 
 # Up to this many parameters of the last layer the Hessian is exact; beyond, a Kronecker product stands for it.

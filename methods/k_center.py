@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from lcmat.distances.protocol import Distance
 from lcmat.distances.vectors import SymmetricDivergence, euclidean
 from lcmat.errors import UserError
-from lcmat.facility_location.incremental import Distance
 from lcmat.last_layer import probabilities
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 
 

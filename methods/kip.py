@@ -7,9 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcmat import seeds
-from lcmat.condensation.loop import Condenser, Learning, Space, Task, check_numbers
+from lcmat.condensation.condenser import Condenser, Task
+from lcmat.condensation.loop import Learning
+from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import INITIALISATIONS, Synthetic, drawn_from_classes, initial, read
 from lcmat.errors import lookup
+from lcmat.method_options import check_numbers
 
 # Variances of weights and biases, those of the published code: W_std = √2, b_std = 0.1.
 WEIGHT_VARIANCE, BIAS_VARIANCE = 2.0, 0.01

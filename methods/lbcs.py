@@ -20,7 +20,8 @@ from lcmat.bilevel.trials import LEAST, TrialFile, refine
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
 from lcmat.selection.context import Context
-from lcmat.selection.select import Method, Picks, select_with
+from lcmat.selection.method import Method, Picks
+from lcmat.selection.select import select_with
 from lcmat.signals.signals import Signals
 from lcmat.training import train
 

@@ -2,9 +2,11 @@
 
 import torch
 
+from lcmat.distances.loss_curvature import LossCurvatureDistance, check_dimensions
 from lcmat.facility_location.approximate import cover, greedy_options
-from lcmat.last_layer import LossCurvatureDistance, check_dimensions, check_radius
-from lcmat.selection.select import Method, Picks, covered
+from lcmat.facility_location.cover import covered
+from lcmat.method_options import check_radius
+from lcmat.selection.method import Method, Picks
 from lcmat.signals.signals import Signals
 
 

@@ -14,8 +14,8 @@ from lcmat import seeds
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
 from lcmat.selection.context import Context
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 from lcmat.training import DivergedError, evaluate, train
 

@@ -5,10 +5,11 @@ import torch
 from lcmat.distances.vectors import CosineDistance
 from lcmat.errors import UserError
 from lcmat.facility_location.approximate import cover, resolve_greedy
+from lcmat.facility_location.cover import covered
 from lcmat.last_layer import gradient_factors
 from lcmat.selection.matching_pursuit import products
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest
-from lcmat.selection.select import Method, Picks, covered
 from lcmat.signals.signals import Signals
 
 

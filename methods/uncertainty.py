@@ -3,8 +3,8 @@
 import torch
 
 from lcmat.last_layer import probabilities
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
-from lcmat.selection.select import Method, Picks
 from lcmat.signals.signals import Signals
 
 

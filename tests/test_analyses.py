@@ -16,14 +16,15 @@ import main as script
 from lcmat.__main__ import main as command
 from lcmat.analysis import analyses, loss_surface
 from lcmat.analysis.groups import Group, groups_of
-from lcmat.analysis.loss_difference import LastLayer, coefficients, sharpness
+from lcmat.analysis.loss_difference import coefficients, sharpness
 from lcmat.command_line import options, planning
-from lcmat.commands._rooms import ROOMS
+from lcmat.commands._registry import REGISTRY
 from lcmat.condensation.matching_step import Limits
 from lcmat.data.splits import TensorSplit
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
-from lcmat.selection.select import Subset
+from lcmat.last_layer import LastLayer
+from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 from lcmat.training import Compute
 
@@ -308,7 +309,7 @@ def test_networks_move_in_the_precision_asked_for(folder: Path) -> None:
 
 def groups(folder: Path, *flags: str) -> list[Group]:
     """What the commands above measure."""
-    return groups_of(planning.plan([options.parse([*FLAGS, *places(folder), *flags])], ROOMS))
+    return groups_of(planning.plan([options.parse([*FLAGS, *places(folder), *flags])], REGISTRY))
 
 
 def test_variance_within_classes_by_brute_force(folder: Path) -> None:

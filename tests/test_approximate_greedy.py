@@ -17,11 +17,14 @@ from conftest import ROOT
 
 from lcmat import UserError
 from lcmat import memory_limit as memory
+from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.distances.matrix import Matrix, Part
 from lcmat.distances.vectors import CosineDistance, RepresentativeDistance, euclidean
 from lcmat.facility_location import approximate as module
 from lcmat.facility_location.approximate import cover, covering, greedy_options
-from lcmat.facility_location.incremental import Cover, Matrix, Part, facility_location
-from lcmat.last_layer import LossCurvatureDistance, gradient_factors
+from lcmat.facility_location.cover import Cover
+from lcmat.facility_location.exact import facility_location
+from lcmat.last_layer import gradient_factors
 from methods import get, names, select
 from methods.coverage import PreconditionedDistance
 from tests import oracles

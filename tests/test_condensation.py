@@ -27,8 +27,11 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.siamese import IDC_NETWORK, NONE, Mix, Strategy
 from lcmat.command_line import options
 from lcmat.command_line.settings import methods_of, options_of, settings_of
-from lcmat.condensation.loop import Learning, Networks, Schedule, Space, Task, condense
+from lcmat.condensation.condenser import Task
+from lcmat.condensation.loop import Learning, condense
 from lcmat.condensation.matching import curvature_matching, feature_matching, gradient_matching
+from lcmat.condensation.networks import Networks, Schedule
+from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import Synthetic, class_positions, decoded, drawn_from_classes, initial
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.files import save_tensors
@@ -36,7 +39,7 @@ from lcmat.reports import tables
 from lcmat.runs import evaluation
 from lcmat.runs import selection as experiment
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
-from lcmat.selection.select import class_budgets
+from lcmat.selection.budgets import class_budgets
 from lcmat.training import (
     Compute,
     DivergedError,

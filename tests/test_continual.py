@@ -14,7 +14,7 @@ import methods
 import nets
 from lcmat.__main__ import main as command
 from lcmat.command_line import options, planning
-from lcmat.commands._rooms import ROOMS
+from lcmat.commands._registry import REGISTRY
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.data.splits import Dataset, channel_statistics
 from lcmat.errors import UserError
@@ -23,7 +23,8 @@ from lcmat.reports import grids as reports
 from lcmat.reports.continual import continual_csv, continual_figure, continual_markdown, steps_of
 from lcmat.runs import continual
 from lcmat.runs import selection as experiment
-from lcmat.runs.setup import Bench, Run, Settings, make_bench
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Bench, Settings, make_bench
 from lcmat.runs.subset_file import read_subset
 from lcmat.training import Compute, Recipe
 
@@ -341,9 +342,9 @@ def test_a_search_leaves_nothing_of_its_steps(tmp_path: Path) -> None:
 
 def test_the_protocols_network_is_the_default() -> None:
     words = ["--protocol", "continual", "--dataset", "digits", "--image_size", "16"]
-    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform"])], ROOMS)
+    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform"])], REGISTRY)
     assert (job.bench.settings.model, job.bench.settings.evaluations) == ("ConvNet3", 3)
-    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform", "--model", "MLP"])], ROOMS)
+    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform", "--model", "MLP"])], REGISTRY)
     assert (job.bench.settings.model, job.bench.settings.evaluations) == ("MLP", 3)
 
 

@@ -14,8 +14,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from lcmat import Signals, Subset, UserError
 from lcmat import memory_limit as memory
 from lcmat.distances import vectors as distances
+from lcmat.distances.matrix import Matrix
 from lcmat.distances.vectors import CosineDistance, SymmetricDivergence, VectorDistance, euclidean
-from lcmat.facility_location.incremental import Matrix, facility_location
+from lcmat.facility_location.exact import facility_location
 from methods import select
 from tests import oracles
 from tests.problems import BALANCED, GAPS, HEAD, Problem, digits, groups_of, random_problem, sure

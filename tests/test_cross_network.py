@@ -12,7 +12,7 @@ from lcmat.command_line import options
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.errors import UserError
 from lcmat.runs.subset_file import read_subset
-from lcmat.selection.select import Subset
+from lcmat.selection.subset import Subset
 
 QUICK = ["--dataset", "digits", "--model", "MLP", "--selection_epochs", "2", "--epochs", "3", "--batch", "20"]
 QUICK += ["--test_interval", "0", "--test_models", "mlp", "LeNet"]

@@ -5,14 +5,9 @@ import pytest
 import torch
 
 from lcmat import Signals, UserError
-from lcmat import last_layer as curvature
-from lcmat.last_layer import (
-    LossCurvatureDistance,
-    dominant_dimensions,
-    gradient_factors,
-    hessian_factors,
-    hessian_variance,
-)
+from lcmat.distances import loss_curvature
+from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.last_layer import dominant_dimensions, gradient_factors, hessian_factors, hessian_variance
 from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
@@ -286,7 +281,7 @@ def test_rows_do_not_depend_on_the_size_of_blocks(elements: int, monkeypatch: py
     h, z, y = perturbed("both", 1e-7)
     signals = Signals(features=h, logits=z, labels=y)
     whole = all_rows(signals, 0.1)
-    monkeypatch.setattr(curvature, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(loss_curvature, "BLOCK_ELEMENTS", elements)
     np.testing.assert_allclose(all_rows(signals, 0.1), whole, rtol=1e-9, atol=0)  # 1e-9: cancellation, see above
 
 

@@ -12,10 +12,12 @@ from scipy.spatial.distance import cdist
 
 from lcmat import UserError
 from lcmat import memory_limit as memory
+from lcmat.distances.matrix import Matrix
 from lcmat.facility_location import incremental as module
 from lcmat.facility_location import lazy as lazy_greedy
 from lcmat.facility_location.clusters import Moves
-from lcmat.facility_location.incremental import Cover, Matrix, facility_location
+from lcmat.facility_location.cover import Cover
+from lcmat.facility_location.exact import facility_location
 from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)

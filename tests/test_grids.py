@@ -16,12 +16,13 @@ import torch
 from conftest import ROOT
 
 from lcmat import data
-from lcmat.command_line import grids, options, planning
+from lcmat.analysis import contact_sheet
+from lcmat.command_line import estimate, grids, options, planning
 from lcmat.commands import grid as command
-from lcmat.commands._rooms import ROOMS
+from lcmat.commands._registry import REGISTRY
 from lcmat.errors import UserError
-from lcmat.reports import grid_figures, table_text, tables
 from lcmat.reports import grids as reports
+from lcmat.reports import table_text, tables
 from lcmat.runs import queue as jobs
 
 # A perceptron trains in a blink.
@@ -115,7 +116,7 @@ def test_every_file_of_configs_is_understood(path: Path) -> None:
     assert isinstance(content, dict)
     if "runs" in content:
         for line in read(path).lines:
-            planning.resolve(line, ROOMS)
+            planning.resolve(line, REGISTRY)
     assert path.read_text().startswith("#"), "a config says where it comes from"
 
 
@@ -213,7 +214,7 @@ def test_killed_three_times_and_then_two_at_once_give_the_same(undisturbed: Path
 
 def test_a_claim_is_held_by_one_and_ends_with_it(undisturbed: Path) -> None:
     line = read(written(undisturbed, SMALL.format(epochs=40)), *places(undisturbed)).lines[0]
-    job = planning.plan([line], ROOMS)[0]
+    job = planning.plan([line], REGISTRY)[0]
     with jobs.claimed(job) as first, jobs.claimed(job) as second:
         assert (first, second) == (True, False)
     with jobs.claimed(job) as again:
@@ -352,7 +353,7 @@ def test_every_report_is_made(undisturbed: Path, tmp_path: Path, report: str) ->
 def test_sheet_holds_each_image_in_its_row() -> None:
     """In the order given, class by class, on white."""
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 1, 2, 3)
-    sheet = grid_figures._sheet(images, np.array([2, 0, 2, 2, 0]), classes=3, columns=3)
+    sheet = contact_sheet._sheet(images, np.array([2, 0, 2, 2, 0]), classes=3, columns=3)
     assert sheet.shape == (3 * 3, 3 * 4)
     assert sheet[::3, ::4].tolist() == [[1, 4, 255], [255, 255, 255], [0, 2, 3]]
     assert (sheet[2::3] == 255).all()
@@ -367,8 +368,8 @@ runs: {dataset: digits, model: MLP, selection: [Uniform, RandomReal], ipc: [2], 
 report: [accuracy, images]
 """
     drawn = []
-    sheet = grid_figures.contact_sheet
-    monkeypatch.setattr(grid_figures, "contact_sheet", lambda *a: drawn.append(a) or sheet(*a))
+    sheet = contact_sheet.contact_sheet
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda *a: drawn.append(a) or sheet(*a))
     assert call(written(tmp_path, text), *places(tmp_path)) == 0
     ((pictures, *_),) = drawn
     assert list(pictures) == ["Uniform", "RandomReal"]
@@ -388,16 +389,16 @@ def test_nothing_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 def test_estimate_scales_with_images_and_epochs(undisturbed: Path) -> None:
     path = written(undisturbed, SMALL.format(epochs=40))
-    planned = planning.plan(read(path, *places(undisturbed)).lines, ROOMS)
+    planned = planning.plan(read(path, *places(undisturbed)).lines, REGISTRY)
     known = [json.loads(p.read_text()) for p in jobs.record_paths(planned)]
     for record in known:
         record["seconds"]["train"] = record["subset_size"] * 40 + 500 / 3  # a second for each image and epoch
         record["seconds"]["select"] = len(record["selection"]) + record["fraction"]  # of method and size
-    seconds, unknown = jobs.estimate(planned, known)
+    seconds, unknown = estimate.estimate(planned, known)
     assert unknown == 0
     expected = sum(record["seconds"]["train"] + record["seconds"]["select"] for record in known)
     assert seconds == pytest.approx(expected, rel=1e-6)
-    assert jobs.estimate(planned, []) == (0.0, len(planned))
+    assert estimate.estimate(planned, []) == (0.0, len(planned))
 
 
 def test_estimate_of_a_selection_by_other_options(tmp_path: Path) -> None:
@@ -410,12 +411,12 @@ runs:
 vary: {dataset: [digits], model: [MLP], trials: [5], epochs: [40], test_interval: [0]}
 report: [accuracy]
 """
-    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, ROOMS)
+    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, REGISTRY)
     config = planned[0].config
     known = {"dataset": "digits", "subset_size": 100, "seconds": {"train": 1e-9, "select": 3000.0}, "config": config}
-    assert jobs.estimate(planned, [known]) == (pytest.approx(3 * 3000), 0)
+    assert estimate.estimate(planned, [known]) == (pytest.approx(3 * 3000), 0)
     known["config"] = {**config, "selection": "Uniform"}
-    assert jobs.estimate(planned, [known]) == (pytest.approx(0, abs=1e-6), 3)
+    assert estimate.estimate(planned, [known]) == (pytest.approx(0, abs=1e-6), 3)
 
 
 def test_estimate_of_condensation(tmp_path: Path) -> None:
@@ -426,21 +427,24 @@ runs: {dataset: digits, model: MLP, cross: [LeNet], selection: [DM], factor: 2, 
 vary: {test_interval: [0]}
 report: [accuracy]
 """
-    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, ROOMS)
+    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, REGISTRY)
     one, images = 10 * 4 * 40 + 500 / 3, 1000.0  # a second for each image and epoch, and the test
     known = [
         {"dataset": "digits", "subset_size": 10, "seconds": {"train": one, "select": images}, "config": job.config}
         for job in planned
         if job.run.seed == 0
     ]
-    assert jobs.estimate(planned[:2], known) == (pytest.approx(2 * one), 0)
-    assert jobs.estimate(planned, known) == (pytest.approx(4 * one + images), 0)
-    assert jobs.estimate(planned, known[:1])[1] == 2  # of LeNet nothing is known
+    assert estimate.estimate(planned[:2], known) == (pytest.approx(2 * one), 0)
+    assert estimate.estimate(planned, known) == (pytest.approx(4 * one + images), 0)
+    assert estimate.estimate(planned, known[:1])[1] == 2  # of LeNet nothing is known
     for record in known:
         record["config"] = {**record["config"], "selection": "DC"}
-    assert jobs.estimate(planned, known) == (pytest.approx(4 * one), 1)  # nothing of DM, but seed 0's images are there
+    assert estimate.estimate(planned, known) == (
+        pytest.approx(4 * one),
+        1,
+    )  # nothing of DM, but seed 0's images are there
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (12_000, "3 h 20 min")])
 def test_durations_in_words(seconds: float, words: str) -> None:
-    assert jobs.duration(seconds) == words
+    assert estimate.duration(seconds) == words

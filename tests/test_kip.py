@@ -10,7 +10,7 @@ from scipy import integrate
 from torch import Tensor
 
 from lcmat import UserError, seeds
-from lcmat.condensation.loop import Task
+from lcmat.condensation.condenser import Task
 from lcmat.data.splits import Dataset
 from lcmat.training import Compute, DivergedError
 from methods import kip

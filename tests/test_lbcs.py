@@ -38,9 +38,11 @@ from lcmat.reports import grids as reports
 from lcmat.reports.figures import search_figure
 from lcmat.runs import pretrained as provision
 from lcmat.runs import selection as experiment
-from lcmat.runs.setup import Run, Settings, make_bench
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Settings, make_bench
+from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
-from lcmat.selection.select import Subset, class_budgets
+from lcmat.selection.subset import Subset
 from lcmat.training import Compute, DivergedError, Recipe, evaluate, train
 from methods import get, select
 from tests import oracles

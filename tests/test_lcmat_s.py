@@ -15,7 +15,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from lcmat import Signals, Subset, UserError
-from lcmat.facility_location.incremental import Matrix, facility_location
+from lcmat.distances.matrix import Matrix
+from lcmat.facility_location.exact import facility_location
 from methods import get, names, select
 from tests import oracles
 from tests.problems import Problem, random_problem

@@ -6,10 +6,10 @@ import torch
 
 from lcmat import memory_limit as memory
 from lcmat.distances import lower_bounds
+from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.distances.lower_bounds import LowerBounds
-from lcmat.facility_location.incremental import facility_location
+from lcmat.facility_location.exact import facility_location
 from lcmat.facility_location.lazy import Themselves, lazy_greedy
-from lcmat.last_layer import LossCurvatureDistance
 from tests import oracles
 from tests.problems import Problem, digits, random_problem, sure
 

@@ -21,7 +21,7 @@ import methods
 import nets
 from lcmat.command_line import options
 from lcmat.command_line.settings import methods_of, rho_of
-from lcmat.selection.select import Subset
+from lcmat.selection.subset import Subset
 
 # Adam learns within a few steps, so that accuracies tell equal trainings from different ones. A small network will do.
 ADAM = ["--dataset", "digits", "--model", "ResNet10", "--selection_optimizer", "Adam", "--selection_lr", "1e-3"]

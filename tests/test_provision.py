@@ -16,8 +16,9 @@ from lcmat.data import Dataset
 from lcmat.errors import UserError
 from lcmat.runs import pretrained as provision
 from lcmat.runs import selection as experiment
-from lcmat.runs.setup import Bench, Run, Settings, make_bench
-from lcmat.selection.select import Subset
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Bench, Settings, make_bench
+from lcmat.selection.subset import Subset
 from lcmat.training import Compute, Recipe
 
 FAST = {"outer_steps": 2, "inner_epochs": 1, "iterations": 5, "trials": 2, "inner_steps": 1}

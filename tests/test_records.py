@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lcmat import records
 from lcmat.errors import UserError
 from lcmat.files import check_writable, write_atomically, write_text
-from lcmat.records import record as records
+from lcmat.records.record import REQUIRED
 from lcmat.reports import table_text, tables
 from lcmat.reports.figures import write_figures
 
@@ -60,7 +61,7 @@ def test_hash_covers_every_value_whatever_the_order() -> None:
         assert records.config_hash({**config, key: "other"}) != records.config_hash(config), key
 
 
-@pytest.mark.parametrize("key", records.REQUIRED)
+@pytest.mark.parametrize("key", REQUIRED)
 def test_incomplete_records_are_neither_written_nor_read(tmp_path: Path, key: str) -> None:
     made = {k: v for k, v in record().items() if k != key}
     with pytest.raises(KeyError, match=key):
@@ -166,7 +167,7 @@ def test_a_budget_that_is_the_same_fraction_is_no_second_training() -> None:
 
 
 def test_records_of_others_that_hold_less_are_tabulated() -> None:
-    foreign = {key: value for key, value in record().items() if key in records.REQUIRED} | {"config": {}}
+    foreign = {key: value for key, value in record().items() if key in REQUIRED} | {"config": {}}
     text = table_text.accuracy_markdown(tables.accuracy_tables([foreign]))
     assert "20.00" in text
     assert "23.87 ± 1.1 (Table 1)" in text

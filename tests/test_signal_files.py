@@ -17,7 +17,7 @@ import methods
 from lcmat.command_line.options import run_command_line
 from lcmat.errors import UserError
 from lcmat.runs.signal_files import load_signals
-from lcmat.selection.select import Subset
+from lcmat.selection.subset import Subset
 from tests.problems import random_problem
 
 

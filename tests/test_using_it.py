@@ -13,11 +13,10 @@ from PIL import Image
 from torch import nn
 
 import main
-from lcmat import UserError, data, signals_of_batches
+from lcmat import UserError, data, records, signals_of_batches
 from lcmat.command_line import options
 from lcmat.commands import tables as command
 from lcmat.data.splits import TensorSplit
-from lcmat.records import record as records
 from lcmat.reports import comparison
 from lcmat.signals.networks import take_signals
 from lcmat.training import Compute

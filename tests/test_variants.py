@@ -21,9 +21,11 @@ from lcmat.command_line.settings import settings_of
 from lcmat.data.splits import Dataset, FileSplit
 from lcmat.data.variants import long_tailed, mislabelled, varied
 from lcmat.errors import UserError
-from lcmat.records.record import config_hash, read_record
+from lcmat.records.keys import config_hash
+from lcmat.records.record import read_record
 from lcmat.runs import selection as experiment
-from lcmat.runs.setup import Run, Settings, make_bench
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Settings, make_bench
 from lcmat.training import Compute
 
 

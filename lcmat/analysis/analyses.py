@@ -18,7 +18,8 @@ from tqdm import tqdm
 from lcmat.analysis import loss_surface
 from lcmat.analysis.groups import Case, Group, Row
 from lcmat.analysis.loss_difference import sharpness
-from lcmat.last_layer import LossCurvatureDistance, dominant_dimensions, hessian_factors, hessian_variance
+from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.last_layer import dominant_dimensions, hessian_factors, hessian_variance
 from lcmat.signals.signals import Signals
 
 # A landscape is kept in the cache in parts of so many images.

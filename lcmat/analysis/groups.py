@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lcmat.analysis.loss_difference import LastLayer, coefficients
-from lcmat.command_line.planning import Job
+from lcmat import records
+from lcmat.analysis.loss_difference import coefficients
 from lcmat.errors import UserError
 from lcmat.files import save_tensors
-from lcmat.records import record as records
+from lcmat.last_layer import LastLayer
 from lcmat.reports.tables import row_names
 from lcmat.runs import pretrained as provision
 from lcmat.runs import selection as experiment
 from lcmat.runs.condensation import is_condensation
+from lcmat.runs.queue import Job
 from lcmat.runs.setup import Bench
-from lcmat.selection.select import Subset
+from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 
 # Part of every cache key: raise it when the meaning of what an analysis keeps changes.

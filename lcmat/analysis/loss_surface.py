@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.analysis.loss_difference import Difference
 from lcmat.condensation.matching_step import limits
 from lcmat.data.splits import Split
-from lcmat.selection.select import Subset, class_budgets
+from lcmat.last_layer import Difference
+from lcmat.selection.budgets import class_budgets
+from lcmat.selection.subset import Subset
 from lcmat.training import Compute, evaluate, evaluation_mode
 
 

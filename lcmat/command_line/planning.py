@@ -1,66 +1,35 @@
 """From flags to runs: what main.py, cross_network_generalization.py and grids have in common.
 
-Methods and networks are passed in as `Rooms`; this library imports neither.
+Methods and networks are passed in as `Registry`; this library imports neither.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from lcmat import data
+from lcmat.command_line.registry import Registry
 from lcmat.command_line.settings import methods_of, notes, options_of, settings_of
-from lcmat.condensation.loop import Condenser
-from lcmat.data.splits import Dataset
+from lcmat.condensation.condenser import Condenser
 from lcmat.errors import UserError, lookup
 from lcmat.hardware import choose_device, choose_precision
 from lcmat.runs import selection as experiment
 from lcmat.runs.evaluation import suited
-from lcmat.runs.setup import Bench, Run, make_bench
+from lcmat.runs.job import Run
+from lcmat.runs.queue import Job
+from lcmat.runs.setup import Bench, make_bench
 from lcmat.runs.subset_file import given
-from lcmat.selection.select import Method
+from lcmat.selection.method import Method
 from lcmat.training import Compute
 
 
-@dataclass(frozen=True)
-class Rooms:
-    """The methods and networks that names stand for.
-
-    method: returns a method of selection or condensation by its name. methods: all names of selection. build: called
-    as build(name, num_classes, channels, size). networks: all names.
-    """
-
-    method: Callable[[str], Method | Condenser]
-    methods: tuple[str, ...]
-    build: Callable[..., torch.nn.Module]
-    networks: tuple[str, ...]
-
-    def network(self, name: str, dataset: Dataset) -> torch.nn.Module:
-        """Return an untrained network for the images of a dataset."""
-        channels, size, _ = dataset.image_shape
-        return self.build(name, dataset.num_classes, channels, size)
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One run, and the data and settings that it is done with."""
-
-    bench: Bench
-    run: Run
-
-    @functools.cached_property
-    def config(self) -> dict[str, object]:
-        """All that determines the result."""
-        return experiment.configuration(self.bench, self.run)
-
-
-def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
+def plan(several: Iterable[argparse.Namespace], registry: Registry) -> list[Job]:
     """Return the jobs of one or more parsed command lines, checked before any work; each dataset is loaded once.
 
     Raises UserError for whatever would stop one of them later. A job that two command lines ask for comes once.
@@ -68,12 +37,12 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     several = list(several)
     if any(args.signals for args in several):
         raise UserError("--signals are for main.py alone, which selects by them; leave them out")
-    chosen = [resolve(args, rooms) for args in several]
+    chosen = [resolve(args, registry) for args in several]
     set_threads(several)
     benches: dict[tuple, Bench] = {}
     jobs: dict[str, Job] = {}
     for args, of_args in zip(several, chosen, strict=True):
-        bench = _bench(args, rooms, benches)
+        bench = _bench(args, registry, benches)
         if bench.settings.steps is not None:
             args.ipc = [bench.settings.memory_per_class]
         runs = runs_of(args, of_args, bench.dataset.num_classes)
@@ -83,19 +52,19 @@ def plan(several: Iterable[argparse.Namespace], rooms: Rooms) -> list[Job]:
     return list(jobs.values())
 
 
-def resolve(args: argparse.Namespace, rooms: Rooms) -> list[Method | Condenser]:
+def resolve(args: argparse.Namespace, registry: Registry) -> list[Method | Condenser]:
     """Spell names canonically in `args`, refuse what cannot be, and return the methods asked for."""
     args.dataset = data.resolve(args.dataset)
-    args.model, *args.cross = (lookup("network", name, rooms.networks) for name in (args.model, *args.cross))
+    args.model, *args.cross = (lookup("network", name, registry.networks) for name in (args.model, *args.cross))
     if args.inner_model is not None:
-        args.inner_model = lookup("network", args.inner_model, rooms.networks)
+        args.inner_model = lookup("network", args.inner_model, registry.networks)
     if test_models := getattr(args, "test_models", None):
-        args.test_models = [lookup("network", name, rooms.networks) for name in test_models]
+        args.test_models = [lookup("network", name, registry.networks) for name in test_models]
     if getattr(args, "subset", None):
         chosen = [_given(args)]
     else:
-        names = [one for name in methods_of(args) for one in _expanded(name, rooms)]
-        chosen = [rooms.method(name) for name in names]
+        names = [one for name in methods_of(args) for one in _expanded(name, registry)]
+        chosen = [registry.method(name) for name in names]
     _suit_condensation(args, chosen)
     _suit_continual(args)
     settings = settings_of(args)
@@ -154,8 +123,8 @@ def _given(args: argparse.Namespace) -> Method:
     return method
 
 
-def _expanded(name: str, rooms: Rooms) -> Iterable[str]:
-    return rooms.methods if name.casefold() == "all" else (name,)
+def _expanded(name: str, registry: Registry) -> Iterable[str]:
+    return registry.methods if name.casefold() == "all" else (name,)
 
 
 def set_threads(several: list[argparse.Namespace]) -> None:
@@ -192,7 +161,7 @@ def runs_of(args: argparse.Namespace, chosen: list[Method | Condenser], classes:
 COLUMNS = ("image_column", "label_column", "train_split", "test_split")
 
 
-def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) -> Bench:
+def _bench(args: argparse.Namespace, registry: Registry, known: dict[tuple, Bench]) -> Bench:
     """Return the bench of a command line; the data of one that reads the same are used again."""
     device, settings = choose_device(_device_name(args)), settings_of(args)
     columns = {name: getattr(args, name) for name in COLUMNS}
@@ -212,7 +181,7 @@ def _bench(args: argparse.Namespace, rooms: Rooms, known: dict[tuple, Bench]) ->
         for line in notes(args, loader_used=isinstance(dataset.train, data.FileSplit)):
             print(f"note: {line}", file=sys.stderr)
         compute = Compute(device, torch.float32, dataset.mean, dataset.std)
-        known[key] = make_bench(dataset, compute, rooms.network, settings)
+        known[key] = make_bench(dataset, compute, registry.network, settings)
     bench = known[key]
     recipe = replace(settings.recipe, augmentation=bench.dataset.augmentation)
     if args.evaluation is not None and args.augmentation is None:

@@ -10,7 +10,7 @@ from lcmat.errors import UserError, lookup, suggest
 from lcmat.facility_location.approximate import GREEDY
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.runs.setup import Settings
-from lcmat.selection.select import check_fraction
+from lcmat.selection.budgets import check_fraction
 from lcmat.training import Recipe
 
 # Flags of the released code that mean nothing here.

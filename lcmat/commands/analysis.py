@@ -17,10 +17,10 @@ from lcmat.analysis.figures import draw
 from lcmat.analysis.groups import groups_of
 from lcmat.command_line import grids, options, planning
 from lcmat.command_line.settings import rho_of
-from lcmat.commands._rooms import ROOMS
+from lcmat.commands import _reports
+from lcmat.commands._registry import REGISTRY
 from lcmat.errors import UserError, lookup
 from lcmat.files import write_text
-from lcmat.reports import grids as reports
 from lcmat.reports.table_text import markdown
 
 KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     analysis = lookup("analysis", argv[0], list(analyses.ANALYSES))
     lines, title, name = _asked(argv[1:], parser)
     how = _how(lines[0])
-    planned = planning.plan(lines, ROOMS)
+    planned = planning.plan(lines, REGISTRY)
     save_path = planned[0].bench.settings.save_path
     print(planning.headline(planned[0].bench), flush=True)
     groups = groups_of(planned)
@@ -80,7 +80,7 @@ def _parser() -> options.Parser:
 def _asked(words: list[str], parser: options.Parser) -> tuple[list, str, str]:
     """Return parsed command lines, a title and a name: of a grid if the first word is a file, else of the flags."""
     if words and not words[0].startswith("-"):
-        grid = grids.read_grid(Path(words[0]), words[1:], parser, list(reports.REPORTS))
+        grid = grids.read_grid(Path(words[0]), words[1:], parser, list(_reports.KNOWN))
         lines, title, name = grid.lines, grid.title, grid.name
     else:
         lines, title, name = [options.parse(words, parser)], "", ""

@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from lcmat.command_line import grids, options, planning
-from lcmat.commands._rooms import ROOMS
+from lcmat import records
+from lcmat.command_line import estimate, grids, options, planning
+from lcmat.commands import _reports
+from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
-from lcmat.records import record as records
-from lcmat.reports import grids as reports
 from lcmat.runs import queue as jobs
 from lcmat.training import DivergedError
 
@@ -29,10 +29,10 @@ def main(argv: list[str]) -> int:
         parser.parse_args(["--help"])
     if not argv or argv[0].startswith("-"):
         raise UserError("name a file first: python -m lcmat grid configs/NAME.yaml [flags]")
-    grid = grids.read_grid(Path(argv[0]), argv[1:], parser, list(reports.REPORTS))
+    grid = grids.read_grid(Path(argv[0]), argv[1:], parser, list(_reports.KNOWN))
     for args in grid.lines:
         args.resume = True if args.resume is None else args.resume
-    planned = planning.plan(grid.lines, ROOMS)
+    planned = planning.plan(grid.lines, REGISTRY)
     save_path = planned[0].bench.settings.save_path
     found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
     report([path for _, damaged in found for path in damaged])
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     if grid.lines[0].plan:
         return 0
     failed = {} if grid.lines[0].report else _work(planned)
-    paths = reports.write(grid, planned, save_path)
+    paths = _reports.write(grid.name, grid.title, grid.reports, planned, save_path)
     print("\n" + "\n".join(str(path) for path in paths))
     jobs.complain(planned, failed)
     return 0
@@ -51,12 +51,12 @@ def _announce(grid: grids.Grid, planned: list[jobs.Job], known: list[dict]) -> N
     left = [
         job for job, path in zip(planned, jobs.record_paths(planned), strict=True) if records.read_record(path) is None
     ]
-    seconds, unknown = jobs.estimate(left, known)
+    seconds, unknown = estimate.estimate(left, known)
     print(f"{grid.title}: {len(planned)} runs, {len(planned) - len(left)} recorded, {len(left)} to do")
     for bench in {id(job.bench.dataset): job.bench for job in planned}.values():
         print(planning.headline(bench))
     if left:
-        about = f"about {jobs.duration(seconds)} in one process, by the runs recorded" if seconds else ""
+        about = f"about {estimate.duration(seconds)} in one process, by the runs recorded" if seconds else ""
         if unknown:
             about += (
                 f"{'; ' * bool(about)}{unknown} runs are of a kind that none is recorded of, so their time is unknown"
@@ -75,7 +75,7 @@ def _work(planned: list[jobs.Job]) -> dict[int, DivergedError]:
             return
         made += 1
         left = (len(planned) - seen) * (time.monotonic() - started) / made
-        ahead = f"; about {jobs.duration(left)} left" if seen < len(planned) else ""
+        ahead = f"; about {estimate.duration(left)} left" if seen < len(planned) else ""
         print(f"[{seen}/{len(planned)}] {jobs.in_words(record, known)}{ahead}", flush=True)
 
     done, failed = jobs.work(planned, tell)

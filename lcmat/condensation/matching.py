@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcmat.condensation.class_statistics import LAYERS, Statistics, mean_features, mean_gradients
 from lcmat.errors import lookup
-from lcmat.last_layer import check_radius
+from lcmat.method_options import check_radius
 
 # Beside ‖ḡ_T‖‖ḡ_S‖, as in the published code: rows of vanishing gradients count little.
 EPSILON = 1e-6

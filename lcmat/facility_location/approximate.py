@@ -16,18 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import memory_limit as memory
+from lcmat.distances.protocol import Distance
 from lcmat.distances.vectors import BLOCK_ELEMENTS, TILE_ROWS
 from lcmat.errors import UserError, lookup
 from lcmat.facility_location.clusters import Moves
-from lcmat.facility_location.incremental import (
-    LEAST_ROWS,
-    NOT_FINITE,
-    Cover,
-    Distance,
-    check_budget,
-    facility_location,
-    incremental_greedy,
-)
+from lcmat.facility_location.cover import Cover, check_budget
+from lcmat.facility_location.exact import facility_location
+from lcmat.facility_location.incremental import LEAST_ROWS, NOT_FINITE, incremental_greedy
 from lcmat.selection.ranking import TIE, first_largest
 
 GREEDY = ("exact", "stochastic", "partition")

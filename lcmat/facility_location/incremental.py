@@ -10,18 +10,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lcmat import memory_limit as memory
-from lcmat.distances.vectors import BLOCK_ELEMENTS, symmetric
+from lcmat.distances.matrix import Matrix
+from lcmat.distances.protocol import Clients, Distance
+from lcmat.distances.vectors import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
-from lcmat.facility_location.lazy import FORMED_ANEW, NOT_FINITE, TIE, lazy_greedy
+from lcmat.facility_location.cover import Cover
+from lcmat.facility_location.lazy import FORMED_ANEW, NOT_FINITE, TIE
 
 # Elements of a block of rows taken from a held matrix: 4 MiB, which stay in cache.
 HELD_ELEMENTS = 2**19
@@ -29,150 +29,6 @@ HELD_ELEMENTS = 2**19
 LEAST_ROWS = 64
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
-
-
-class Clients(Protocol):
-    """Distances from n clients to all candidates, by rows."""
-
-    def __len__(self) -> int:
-        """Return n."""
-
-    def rows(self, index: Tensor | slice) -> Tensor:
-        """Return D[index]; a new tensor if `index` is one."""
-
-
-class Distance(Clients, Protocol):
-    """Pairwise distances of n samples."""
-
-    device: torch.device
-
-    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
-        """Return D[index, start:], (len(index), n − start); a new tensor if `index` is one."""
-
-    def block(self, index: Tensor, columns: Tensor) -> Tensor:
-        """Return D[index, columns], (len(index), len(columns)); the exact greedy does not ask for it."""
-
-    def among(self, index: Tensor) -> Distance:
-        """Return the distances among the samples at `index`; the exact greedy does not ask for it either."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A distance held as one symmetric matrix (n, n)."""
-
-    values: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        """Where the matrix lies."""
-        return self.values.device
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
-        """Return D[index, start:], (len(index), n − start)."""
-        rows = self.values[index] if isinstance(index, slice) else self.values.index_select(0, index)
-        return rows[:, start:].double()  # float32 would round sums of n terms too coarsely
-
-    def block(self, index: Tensor, columns: Tensor) -> Tensor:
-        """Return D[index, columns], (len(index), len(columns))."""
-        return self.values[index][:, columns].double()
-
-    def among(self, index: Tensor) -> Part:
-        """Return the distances among the samples at `index`, which are not copied."""
-        return Part(self, index)
-
-
-@dataclass(frozen=True)
-class Part:
-    """The distances among the samples at `index` of a matrix."""
-
-    whole: Matrix
-    index: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        """Where distances are computed."""
-        return self.whole.device
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
-        """Return D[index, start:] in the numbering of this part."""
-        return self.whole.block(self.index[index], self.index[start:])
-
-    def block(self, index: Tensor, columns: Tensor) -> Tensor:
-        """Return D[index, columns] in the numbering of this part."""
-        return self.whole.block(self.index[index], self.index[columns])
-
-    def among(self, index: Tensor) -> Part:
-        """Return the distances among some of these samples."""
-        return Part(self.whole, self.index[index])
-
-
-@dataclass(frozen=True)
-class Cover:
-    """The outcome of a greedy facility location.
-
-    indices: (m,) the samples in the order chosen.
-    gains: (m,) what each pick took off the cost; the first one's is measured from Σ_i max D if the matrix was held,
-    else left 0.
-    costs: (m,) L(S) after each pick.
-    cluster_sizes: (m,) how many samples are nearest to each pick (ties to the earlier pick); they sum to n.
-    transfers: (r, 3) how they came about: a pick, the earlier pick that it took samples from (−1: from none), and how
-    many. From these follow the cluster sizes after fewer picks. None where cluster sizes are estimated.
-    bound: a lower bound of L over all sets of m samples, or None where none is known.
-    exact: whether the picks are those of the exact greedy; then the picks for smaller budgets are the first of these.
-    cost_error: the standard error of the last cost where that is estimated from a sample.
-    """
-
-    indices: Tensor
-    gains: Tensor
-    costs: Tensor
-    cluster_sizes: Tensor
-    transfers: Tensor | None
-    bound: float | None = None
-    exact: bool = True
-    cost_error: float = 0.0
-
-
-def hold(distance: Distance) -> Distance:
-    """Return the distance as one matrix, each pair measured once, if that fits into memory; else unchanged."""
-    n = len(distance)
-    if isinstance(distance, Matrix) or not memory.fits(n * n * 8, memory.OF_A_MATRIX, distance.device):
-        return distance
-    return Matrix(symmetric(n, distance.rows))
-
-
-def facility_location(distance: Distance, budget: int) -> Cover:
-    """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
-
-    Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
-    Incremental where the matrix fits into memory, else lazy.
-    Source: LCMat Eq. 11-12 and Algorithm 1.
-    Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
-    """
-    n = len(distance)
-    check_budget(budget, n)
-    distance = hold(distance)
-    if isinstance(distance, Matrix):
-        cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
-        left = float(gains.topk(budget).values.clamp(min=0).sum())
-    else:
-        picks, costs, moves, left = lazy_greedy(distance, budget)
-        costs = torch.tensor(costs, dtype=torch.float64, device=distance.device)
-        picks = torch.tensor(picks, device=distance.device)
-        cover = Cover(picks, 0.0 - costs.diff(prepend=costs[:1]), costs, *moves.clusters(budget))
-    # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
-    return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))
-
-
-def check_budget(budget: int, n: int) -> None:
-    """Raise UserError unless 1 ≤ budget ≤ n."""
-    if not 1 <= budget <= n:
-        raise UserError(f"the budget must be between 1 and {n}, the number of samples, not {budget}")
 
 
 def incremental_greedy(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat.distances.protocol import Tiles
 from lcmat.distances.vectors import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
@@ -43,15 +44,6 @@ class Rows(Protocol):
 
     def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:], a new tensor."""
-
-
-class Tiles(Protocol):
-    """Numbers that are never above the distances."""
-
-    most: int  # rows at once
-
-    def tiles(self, index: Tensor | slice, start: int = 0) -> Iterator[tuple[slice, Tensor]]:
-        """Yield tiles of the rows at `index` that cover the columns from `start`: where, and a new tensor (b, w)."""
 
 
 @dataclass(frozen=True)

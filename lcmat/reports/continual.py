@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ import matplotlib.pyplot as plt
 from lcmat.files import write_text
 from lcmat.records.record import read_records
 from lcmat.reports.figures import COLOURS, MARKERS, save_figure
-from lcmat.reports.table_text import emphasised, markdown, spread
+from lcmat.reports.table_text import csv_text, emphasised, markdown, spread
 from lcmat.reports.tables import (
     by_network,
     by_setting,
@@ -132,10 +130,8 @@ def write_continual(folder: Path) -> tuple[str, list[Path]]:
 
 def continual_csv(records: list[dict]) -> str:
     """Return a line for each method and step: mean, standard deviation and how many trainings."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    rows = []
     names = ["dataset", "test_model", "steps", "memory_per_class", "method", "classes", "mean", "std", "trainings"]
-    writer.writerow(names)
     for group in settings_of(records):
         for method, steps in steps_of(group).items():
             for count, values in zip(seen(group[0]), steps, strict=True):
@@ -143,8 +139,8 @@ def continual_csv(records: list[dict]) -> str:
                 std = "" if std is None else f"{std:.3f}"
                 first, config = group[0], group[0]["config"]
                 what = [first["dataset"], first["test_model"], config["steps"], config["memory_per_class"]]
-                writer.writerow([*what, method, count, f"{mean:.3f}", std, len(values)])
-    return text.getvalue()
+                rows.append([*what, method, count, f"{mean:.3f}", std, len(values)])
+    return csv_text(names, rows)
 
 
 def continual_figure(

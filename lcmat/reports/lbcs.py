@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections import defaultdict
 from dataclasses import dataclass
 
-from lcmat.reports.table_text import emphasised, markdown, spread
+from lcmat.reports.table_text import csv_text, emphasised, markdown, spread
 from lcmat.reports.tables import PUBLISHED, Cell, by_setting, cell_of, first_and_second, mean_std, row_order
 
 ACCURACY, SIZE = "test accuracy %", "optimised size"
@@ -116,8 +115,6 @@ def _table(records: list[dict]) -> str:
 
 def lbcs_csv(records: list[dict]) -> str:
     """Return the same in full precision."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = [
         "dataset",
         "test_model",
@@ -131,13 +128,14 @@ def lbcs_csv(records: list[dict]) -> str:
         "size_mean",
         "size_std",
     ]
-    writer.writerow([*names, "published_mean", "published_std", "published_size_mean", "published_size_std"])
+    names += ["published_mean", "published_std", "published_size_mean", "published_size_std"]
+    rows = []
     for group, row in [(some, row) for some in by_setting(records, SHARED) for row in rows_of(some)]:
         values = [group[0]["dataset"], group[0]["test_model"], row.k.replace(",", ""), row.method, len(row.cell.best)]
         for several in (row.cell.best, row.cell.final, row.sizes):
             values += mean_std(several)
-        writer.writerow([*values, *(row.published or ("", "")), *(row.published_size or ("", ""))])
-    return out.getvalue()
+        rows.append([*values, *(row.published or ("", "")), *(row.published_size or ("", ""))])
+    return csv_text(names, rows)
 
 
 def _size(sizes: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
@@ -145,6 +146,13 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(header), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(line, rows)]) + "\n"
 
 
+def csv_text(header: list[str], rows: Iterable[list]) -> str:
+    """Return rows as CSV below a header."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
+    return out.getvalue()
+
+
 def spread(values: tuple[float, ...]) -> str:
     """Return mean ± standard deviation with two digits; of a single value, that."""
     if len(values) == 1:
@@ -154,24 +162,23 @@ def spread(values: tuple[float, ...]) -> str:
 
 def accuracy_csv(tables: list[Table]) -> str:
     """Return one row for each cell, numbers unrounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([
+    names = [
         "table", "method", "fraction", "n", "final_mean", "final_std", "best_mean", "best_std", "test_interval",
         "minus_uniform", "minus_uniform_95", "published_table", "published_mean", "published_std",
         "minus_published", "setting",
-    ])  # fmt: skip
+    ]  # fmt: skip
+    rows = []
     for table in tables:
         for (method, fraction), cell in table.ordered:
             figure, other = cell.published, table.cells.get(("Uniform", fraction))
             against = None if other is None or method == "Uniform" else paired(cell, other)
-            writer.writerow([
+            rows.append([
                 table.title, method, fraction, len(cell.final), *mean_std(cell.final), *mean_std(cell.best),
                 table.test_interval, against and against.mean, against and against.half, figure and figure.table,
                 figure and figure.mean, figure and figure.std,
                 cell.difference, table.caption,
             ])  # fmt: skip
-    return out.getvalue()
+    return csv_text(names, rows)
 
 
 def write_tables(save_path: Path) -> tuple[list[Table], list[Path]]:

@@ -7,10 +7,12 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# A cell's text and its rank (1: best, 2: second) ↦ how it is shown.
+Shown = Callable[[str, int | None], str]
 PUBLISHED = Path(__file__).with_name("published.csv")
 # What of a configuration all cells of one table share; the selection network is handled beside it.
 SHARED = (

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import torch
 
-from lcmat.condensation.loop import Condenser, Task
+from lcmat import records
+from lcmat.condensation.condenser import Condenser, Task
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.errors import UserError
-from lcmat.records import record as records
+from lcmat.runs.cache import is_locked, lock_of
 from lcmat.runs.evaluation import checkpoint_keys, evaluate
-from lcmat.runs.pretrained import is_locked, lock_of
-from lcmat.runs.setup import Bench, Run, Settings
-from lcmat.selection.select import class_budgets
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Bench, Settings
+from lcmat.selection.budgets import class_budgets
 
 # Part of every cache key: raise it when the meaning of a cached file changes.
 CACHE_FORMAT = 2

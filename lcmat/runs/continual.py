@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcmat import seeds
+from lcmat import records, seeds
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.data.splits import Split, TensorSplit, channel_statistics
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors, write_atomically
-from lcmat.records import record as records
 from lcmat.runs.evaluation import evaluate, forget
-from lcmat.runs.setup import Bench, Run, Settings
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Bench, Settings
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from lcmat.augmentation import siamese
 from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
-from lcmat.runs.setup import Bench, Run
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Bench
 from lcmat.training import History, Recipe, train
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lcmat.data.splits import Dataset
 from lcmat.errors import UserError
-from lcmat.selection.select import Subset
+from lcmat.selection.subset import Subset
 
 
 def check_export(folder: Path) -> None:

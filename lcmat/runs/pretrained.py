@@ -7,22 +7,21 @@ one makes it, under a lock of the operating system, and the others wait.
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
-from lcmat import seeds
-from lcmat.errors import UserError
-from lcmat.files import load_tensors, save_tensors
-from lcmat.records import record as records
-from lcmat.runs.setup import Bench, Run, Settings
+from lcmat import records, seeds
+from lcmat.files import save_tensors
+from lcmat.runs.cache import cached, is_locked, lock_of
+from lcmat.runs.job import Run
+from lcmat.runs.setup import Bench, Settings
 from lcmat.selection.context import Context
-from lcmat.selection.select import Subset, select_with
+from lcmat.selection.select import select_with
+from lcmat.selection.subset import Subset
 from lcmat.signals.networks import load_weights, take_signals
 from lcmat.signals.signals import Signals
 from lcmat.training import History, Recipe, train
@@ -195,23 +194,6 @@ def _signals_path(bench: Bench, selector: Selector, validation: bool = False) ->
     return bench.settings.cache_path / "signals" / name
 
 
-def lock_of(path: Path) -> FileLock:
-    """Return the lock to hold while a cached file is looked for and made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_suffix(".lock"))
-
-
-def is_locked(path: Path) -> bool:
-    """Tell whether another process holds the lock of a cached file that is not there yet."""
-    if path.exists() or not path.with_suffix(".lock").exists():
-        return False
-    try:
-        with FileLock(path.with_suffix(".lock"), timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def _taken(bench: Bench, selector: Selector, validation: bool = False) -> dict:
     """Return features and logits of the training or the validation split, with facts and seconds, from the cache."""
     path = _signals_path(bench, selector, validation)
@@ -287,15 +269,6 @@ def _pretrain(bench: Bench, selector: Selector, network: nn.Module, checkpoint: 
         resume=settings.resume,
         label=f"{_purpose(selector)}{'ing' * first} {settings.model}, seed {selector.seed}",
     )
-
-
-def cached(path: Path) -> dict | None:
-    """Return what a cache file holds, or None if there is none or it is damaged; then it is made anew."""
-    try:
-        return load_tensors(path) if path.exists() else None
-    except UserError as error:
-        warnings.warn(f"{error}; it is made anew", stacklevel=2)
-        return None
 
 
 def _selector(bench: Bench, run: Run) -> Selector:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import torch
 
+from lcmat import records
 from lcmat.errors import UserError, suggest
 from lcmat.files import check_writable
-from lcmat.records import record as records
 from lcmat.runs import condensation as condensation_run
 from lcmat.runs import continual
 from lcmat.runs import pretrained as provision
 from lcmat.runs.evaluation import evaluate, forget
+from lcmat.runs.job import Run
 from lcmat.runs.pretrained import (
     OF_THE_NETWORK,
     cache_key,
@@ -29,9 +30,12 @@ from lcmat.runs.pretrained import (
     selectors,
     signals_of,
 )
-from lcmat.runs.setup import Bench, Run, Settings
+from lcmat.runs.setup import Bench, Settings
+from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
-from lcmat.selection.select import Method, Subset, class_budgets, select_with
+from lcmat.selection.method import Method
+from lcmat.selection.select import select_with
+from lcmat.selection.subset import Subset
 from lcmat.signals.networks import load_weights
 from lcmat.signals.signals import Signals
 

@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lcmat import seeds
-from lcmat.condensation.loop import Condenser
+from lcmat import records, seeds
 from lcmat.data.splits import Dataset, Split, held_out
 from lcmat.files import sha256_of
 from lcmat.hardware import make_repeatable
-from lcmat.records import record as records
-from lcmat.selection.select import Method
+from lcmat.runs.job import Run
 from lcmat.signals.networks import linear_head
 from lcmat.training import Compute, Recipe
 
@@ -54,26 +52,6 @@ class Settings:
     resume: bool = False
     resume_from: Path | None = None
     checkpoint_seconds: float = 60.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """One cell of a table for one seed. Either a fraction or a budget.
-
-    per_class: samples of each class, where the budget is that times the number of classes.
-    """
-
-    method: Method | Condenser
-    seed: int
-    fraction: float | None = None
-    budget: int | None = None
-    test_model: str | None = None  # None: the model that selects
-    per_class: int | None = None
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What the method needs, "dynamics.margin" counting as dynamics."""
-        return self.method.fields
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lcmat import records
 from lcmat.errors import UserError, suggest
 from lcmat.files import sha256_of
-from lcmat.records import record as records
-from lcmat.selection.select import Method, Subset, select_with
+from lcmat.selection.method import Method
+from lcmat.selection.select import select_with
+from lcmat.selection.subset import Subset
 from lcmat.signals.signals import DYNAMICS, Signals
 
 MAIN = ("features", "logits", "labels")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lcmat.errors import UserError
-from lcmat.selection.select import Method, Picks
+from lcmat.selection.method import Method, Picks
 from lcmat.signals.signals import Signals
 
 

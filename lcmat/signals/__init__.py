@@ -1,0 +1,10 @@
+"""What a selection method may read of a trained network, and how that is taken from one.
+
+The constants of what methods may need stand here, too. What is computed from signals belongs to `last_layer` and
+`distances`; which network they come from, and where they are kept, to `runs`.
+"""
+
+from lcmat.signals.networks import linear_head, load_weights, signals_of_batches, take_signals
+from lcmat.signals.signals import Signals
+
+__all__ = ["Signals", "linear_head", "load_weights", "signals_of_batches", "take_signals"]

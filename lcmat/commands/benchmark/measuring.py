@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from lcmat import records
 from lcmat.files import write_json, write_text
 from lcmat.hardware import peak_memory
-from lcmat.records import record as records
 from lcmat.reports.table_text import markdown
 from lcmat.signals.signals import Signals
 

@@ -16,10 +16,10 @@ from lcmat import data
 from lcmat import memory_limit as memory
 from lcmat.commands.benchmark import others, work
 from lcmat.commands.benchmark.measuring import Report, measured
+from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.errors import UserError
-from lcmat.facility_location.incremental import hold
+from lcmat.facility_location.exact import hold
 from lcmat.files import save_tensors, sha256_of
-from lcmat.last_layer import LossCurvatureDistance
 from lcmat.reports.figures import save_figure
 from lcmat.signals.networks import load_weights, take_signals
 from lcmat.training import Compute

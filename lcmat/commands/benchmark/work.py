@@ -12,7 +12,8 @@ import torch
 import methods
 from lcmat.commands.benchmark import plain
 from lcmat.commands.benchmark.measuring import one_class, synthetic_signals, timed
-from lcmat.facility_location.incremental import Matrix, facility_location
+from lcmat.distances.matrix import Matrix
+from lcmat.facility_location.exact import facility_location
 from lcmat.files import load_tensors
 from lcmat.hardware import peak_memory
 from lcmat.signals.signals import Signals

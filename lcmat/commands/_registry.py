@@ -2,9 +2,9 @@
 
 import methods
 import nets
-from lcmat.command_line.planning import Rooms
+from lcmat.command_line.registry import Registry
 
-ROOMS = Rooms(
+REGISTRY = Registry(
     method=lambda name: methods.find(name),
     methods=tuple(methods.names()),
     build=lambda *words: nets.build(*words),

@@ -1,0 +1,111 @@
+"""The distance of LCMat-S: gradients and the most variable Hessian diagonal of the last layer (Eq. 10), by rows."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from lcmat import memory_limit as memory
+from lcmat.distances.lower_bounds import LowerBounds, products_are_whole
+from lcmat.distances.vectors import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
+from lcmat.errors import UserError
+from lcmat.last_layer import (
+    _curvature_sums,
+    _variance,
+    dominant_dimensions,
+    errors,
+    hessian_factors,
+    probabilities,
+    with_bias,
+)
+from lcmat.method_options import check_radius
+from lcmat.signals.signals import Signals
+
+
+def check_dimensions(K: int | None, classes: int, features: int) -> int:
+    """Return how many Hessian dimensions to use: min(100, C(d+1)), or K if the user gave it and there are as many."""
+    available = classes * (features + 1)
+    if K is None:
+        return min(100, available)
+    if not isinstance(K, Integral):
+        raise UserError(f"K must be an integer, not {K!r}")
+    if K < 1:
+        raise UserError(f"K must be at least 1, not {K}")
+    if K > available:
+        raise UserError(f"K is {K}, but the last layer has only C(d+1) = {available} dimensions; give a smaller K")
+    return int(K)
+
+
+class LossCurvatureDistance(RepresentativeDistance):
+    """The distance of LCMat-S, D_ij = ‖g_i − g_j‖₂ + ρ/2 Σ_{k∈𝒦} |λ_ik − λ_jk| (Eq. 10), by rows.
+
+    Nothing of size n×n, n×C(d+1) or n×n×K is held: rows are formed in blocks as they are asked for.
+    Exact duplicates share one representative: they are at distance exactly 0, and equally far from the rest.
+    """
+
+    def __init__(self, signals: Signals, rho: float, K: int | None = None) -> None:
+        """Take the signals of the n samples among which distances are measured; ρ ≥ 0; K as `check_dimensions`."""
+        self.signals, self.rho = signals, check_radius(rho)
+        classes, features = signals.logits.shape[1], signals.features.shape[1]
+        K = check_dimensions(K, classes, features) if rho > 0 else 0
+        self.dims = dominant_dimensions(_variance_in_blocks(signals), K) if rho > 0 else None
+        representative = first_of_equals(signals.features, signals.logits, signals.labels)
+        super().__init__(representative, classes + features + 1 + K)
+
+    def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
+        features, logits, labels = (getattr(self.signals, name)[part] for name in ("features", "logits", "labels"))
+        a, h = errors(logits, labels), with_bias(features)
+        vectors = a, h, a.square().sum(1) * h.square().sum(1)
+        if self.rho > 0:
+            p, q = probabilities(logits)
+            of_class, of_feature = self.dims // h.shape[1], self.dims % h.shape[1]
+            vectors += ((p * q)[:, of_class] * h[:, of_feature].square(),)
+        return vectors
+
+    def lower(self) -> LowerBounds | None:
+        """Return lower bounds of all distances in float32.
+
+        None where float32 cannot give them, by its range or what the user made of it, or they do not fit into memory.
+        """
+        classes, width = self.signals.logits.shape[1], self.signals.features.shape[1] + 1
+        K, n = 0 if self.dims is None else len(self.dims), len(self)
+        fits = memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device)
+        if not fits or not products_are_whole(self.device):
+            return None
+        lower = LowerBounds(n, classes, width, K, self.device)
+        for start in range(0, n, self.most):
+            part = slice(start, min(start + self.most, n))
+            a, h, squares, *curvature = self._vectors(self.representative[part])
+            if not lower.fill(part, a, h, squares, self.rho * curvature[0] if curvature else None):
+                return None
+        return lower
+
+    def _between(self, own: tuple[Tensor, ...], others: tuple[Tensor, ...], same: Pairs) -> Tensor:
+        (a, h, own_squares, *own_curvature), (b, k, other_squares, *other_curvature) = own, others
+        scale = own_squares[:, None] + other_squares
+        # ⟨g_i, g_j⟩ = ⟨a_i, a_j⟩⟨h̃_i, h̃_j⟩
+        squared = torch.addcmul(scale, a @ b.T, h @ k.T, value=-2)
+
+        def close(i: Tensor, j: Tensor) -> Tensor:
+            # g_i − g_j = (a_i − a_j) ⊗ h̃_i + a_j ⊗ (h̃_i − h̃_j): no cancellation when the two are nearly equal.
+            da, dh = a[i] - b[j], h[i] - k[j]
+            cross = (da * b[j]).sum(1) * (h[i] * dh).sum(1)
+            return da.square().sum(1) * h[i].square().sum(1) + b[j].square().sum(1) * dh.square().sum(1) + 2 * cross
+
+        distance = root(squared, scale, same, close, h.shape[1])
+        if self.rho > 0:
+            distance.add_(torch.cdist(own_curvature[0], other_curvature[0], p=1), alpha=self.rho / 2)
+        return distance
+
+
+def _variance_in_blocks(signals: Signals) -> Tensor:
+    """Return the variance of every dimension of λ, (C, d+1), without holding the factors of all samples."""
+    n, (classes, features) = len(signals), (signals.logits.shape[1], signals.features.shape[1])
+    first = second = 0
+    for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // (classes + features + 1))):
+        some = Signals(signals.features[part], signals.logits[part], signals.labels[part])
+        sums = _curvature_sums(*hessian_factors(some))
+        first, second = first + sums[0], second + sums[1]
+    return _variance(first, second, n)

@@ -1,0 +1,43 @@
+"""What a distance offers, and who asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Clients(Protocol):
+    """Distances from n clients to all candidates, by rows."""
+
+    def __len__(self) -> int:
+        """Return n."""
+
+    def rows(self, index: Tensor | slice) -> Tensor:
+        """Return D[index]; a new tensor if `index` is one."""
+
+
+class Distance(Clients, Protocol):
+    """Pairwise distances of n samples."""
+
+    device: torch.device
+
+    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
+        """Return D[index, start:], (len(index), n − start); a new tensor if `index` is one."""
+
+    def block(self, index: Tensor, columns: Tensor) -> Tensor:
+        """Return D[index, columns], (len(index), len(columns)); the exact greedy does not ask for it."""
+
+    def among(self, index: Tensor) -> Distance:
+        """Return the distances among the samples at `index`; the exact greedy does not ask for it either."""
+
+
+class Tiles(Protocol):
+    """Numbers that are never above the distances."""
+
+    most: int  # rows at once
+
+    def tiles(self, index: Tensor | slice, start: int = 0) -> Iterator[tuple[slice, Tensor]]:
+        """Yield tiles of the rows at `index` that cover the columns from `start`: where, and a new tensor (b, w)."""

@@ -1,0 +1,46 @@
+"""Exact greedy facility location: incremental where the matrix of distances fits into memory, else lazy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from lcmat import memory_limit as memory
+from lcmat.distances.matrix import Matrix
+from lcmat.distances.protocol import Distance
+from lcmat.distances.vectors import symmetric
+from lcmat.facility_location.cover import Cover, check_budget
+from lcmat.facility_location.incremental import _row_sums, incremental_greedy
+from lcmat.facility_location.lazy import lazy_greedy
+
+
+def hold(distance: Distance) -> Distance:
+    """Return the distance as one matrix, each pair measured once, if that fits into memory; else unchanged."""
+    n = len(distance)
+    if isinstance(distance, Matrix) or not memory.fits(n * n * 8, memory.OF_A_MATRIX, distance.device):
+        return distance
+    return Matrix(symmetric(n, distance.rows))
+
+
+def facility_location(distance: Distance, budget: int) -> Cover:
+    """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
+
+    Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
+    Incremental where the matrix fits into memory, else lazy.
+    Source: LCMat Eq. 11-12 and Algorithm 1.
+    Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
+    """
+    n = len(distance)
+    check_budget(budget, n)
+    distance = hold(distance)
+    if isinstance(distance, Matrix):
+        cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+        left = float(gains.topk(budget).values.clamp(min=0).sum())
+    else:
+        picks, costs, moves, left = lazy_greedy(distance, budget)
+        costs = torch.tensor(costs, dtype=torch.float64, device=distance.device)
+        picks = torch.tensor(picks, device=distance.device)
+        cover = Cover(picks, 0.0 - costs.diff(prepend=costs[:1]), costs, *moves.clusters(budget))
+    # Adding any m samples to S lowers L by at most the m largest gains that are left, since gains only shrink.
+    return replace(cover, bound=max(0.0, float(cover.costs[-1]) - left))

@@ -1,0 +1,61 @@
+"""What all methods' options have in common: names, kinds and ranges, checked before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+
+from lcmat.errors import UserError, suggest
+
+
+def check_radius(rho: float) -> float:
+    """Return ρ; raise UserError unless it is finite and not negative."""
+    if not 0 <= rho < math.inf:
+        raise UserError(f"rho must be 0 or more and finite, not {rho}")
+    return float(rho)
+
+
+def checked_options(owner: str, defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Return the defaults with what is given in their place; raise UserError for unknown names and wrong kinds."""
+    for name in given:
+        if name not in defaults:
+            known = suggest(name, defaults) if defaults else "; it has no options"
+            raise UserError(f"{owner} has no option '{name}'{known}")
+        _check_type(f"{owner}: {name}", given[name], defaults[name])
+    return {**defaults, **given}
+
+
+def like_defaults(options: Mapping[str, object], defaults: Mapping[str, object]) -> dict[str, object]:
+    """Return options with floats where the defaults are: 1 and 1.0 are one setting."""
+    return {
+        name: float(options[name]) if isinstance(usual, float) else options[name] for name, usual in defaults.items()
+    }
+
+
+def _check_type(name: str, value: object, default: object) -> None:
+    """Raise UserError unless an option's value is of the kind of its default (None: the method itself checks it)."""
+    kinds = {bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number")}
+    kind, words = kinds.get(type(default), (object, ""))
+    if not isinstance(value, kind) or (kind is not bool and kind is not object and isinstance(value, bool)):
+        raise UserError(f"{name} must be {words}, not {value!r}")
+
+
+def check_numbers(
+    options: Mapping[str, object],
+    at_least_one: tuple[str, ...] = (),
+    at_least_two: tuple[str, ...] = (),
+    positive: tuple[str, ...] = (),
+    not_negative: tuple[str, ...] = (),
+) -> None:
+    """Raise UserError for an option that is out of its range; names that are not there are passed over."""
+    for least, names in ((1, at_least_one), (2, at_least_two)):
+        for name in names:
+            value = options.get(name, least)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+    for words, names, least in (("above 0", positive, math.ulp(0.0)), ("0 or more", not_negative, 0.0)):
+        for name in names:
+            value = options.get(name, 1.0)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+                raise UserError(f"{name} must be {words} and finite, not {value!r}")

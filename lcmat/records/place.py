@@ -1,0 +1,26 @@
+"""Where records and what lies beside them are: paths, and how they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lcmat.records.keys import config_hash
+
+
+def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
+    """Return SAVE_PATH/<dataset>-<model>/<method>/fraction<f>-seed<s>-<config hash>.json.
+
+    Continual learning has continual<steps>x<images a class> in place of the fraction: it stands in tables of its own.
+    """
+    dataset = config["dataset"].replace(":", "-").replace("/", "-")
+    what = f"fraction{config['fraction']:g}"
+    if config.get("protocol") == "continual":
+        what = f"continual{config['steps']}x{config['memory_per_class']}"
+    name = f"{what}-seed{config['seed']}-{config_hash(config)}.json"
+    return Path(save_path) / f"{dataset}-{selection_model}" / config["selection"] / name
+
+
+def _candidates(save_path: Path, protocol: str) -> Iterator[Path]:
+    begin = {"whole": "fraction", "continual": "continual"}[protocol]
+    yield from sorted(save_path.glob(f"*/*/{begin}*-seed*-*.json"))

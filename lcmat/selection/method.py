@@ -1,0 +1,97 @@
+"""What a selection method is: a pure function that picks, and what the pipeline must know of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from lcmat.method_options import checked_options, like_defaults
+
+# What a Context holds; everything else that a method may need is in the signals.
+CONTEXT_NEEDS = frozenset({"network", "training"})
+
+
+# What methods need whose target is a validation split.
+WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
+
+
+@dataclass(frozen=True)
+class Picks:
+    """What a method chose from one group of samples.
+
+    indices: (m,) positions in the group, in the order chosen.
+    weights: (m,) or None. costs: (m,) the method's cost after each pick, or None if it has none.
+    transfers: (r, 3) for weights that are cluster sizes, how they came about (see `facility_location.Cover`): from
+    these follow the weights after fewer picks.
+    bound: a lower bound of the cost over all sets of as many samples, or None.
+    cost_error: the standard error of the last cost, if that is an estimate.
+    nested: whether the picks for a smaller budget would be the first of these.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+    costs: Tensor | None = None
+    transfers: Tensor | None = None
+    bound: float | None = None
+    cost_error: float = 0.0
+    nested: bool = True
+
+
+@dataclass(frozen=True)
+class Method:
+    """A selection method: a pure function and what the pipeline must know of it.
+
+    pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks. A group is a
+    class, or everything if selection is not balanced.
+    needs: what it reads beside the labels: fields of Signals ("dynamics.margin" is one entry of a field), and
+    "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its untrained
+    networks, but how to train them).
+    nested: whether its picks for a smaller budget are the first of those for a larger one.
+    joint: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
+    each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
+    resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
+    depend on the last layer's size filled in, and refuses impossible ones.
+    everything: whether it takes all samples whatever the budget.
+    free_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
+    further_needs: called with the options given, returns what it needs beside `needs` under these.
+    """
+
+    name: str
+    pick: Callable[..., Picks]
+    needs: tuple[str, ...] = ("features", "logits")
+    nested: bool = True
+    joint: bool = False
+    resolve: Callable[..., dict[str, object]] | None = None
+    everything: bool = False
+    free_size: bool = False
+    further_needs: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
+
+    def under(self, options: Mapping[str, object]) -> Method:
+        """Return the method as it is under these options, all of its needs named."""
+        more = () if self.further_needs is None else self.further_needs(options)
+        return replace(self, needs=tuple(dict.fromkeys((*self.needs, *more))))
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The method's own options with their defaults."""
+        parameters = list(inspect.signature(self.pick).parameters.values())[3:]
+        return {p.name: p.default for p in parameters if p.name not in ("groups", "context")}
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What the method needs, "dynamics.margin" counting as dynamics."""
+        return frozenset(need.partition(".")[0] for need in self.needs)
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether the method reads more than signals."""
+        return not CONTEXT_NEEDS.isdisjoint(self.fields)
+
+    def resolved(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
+        """Return all options of the method for a last layer of (classes, features); raise UserError for bad ones."""
+        usual = self.options
+        options = like_defaults(checked_options(self.name, usual, options), usual)
+        return options if self.resolve is None else self.resolve(classes, features, **options)
