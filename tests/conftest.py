@@ -11,8 +11,7 @@ import torch
 
 from lcmat import data
 from lcmat.training import Compute
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.harness import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from conftest import ROOT
 
 from lcmat import data
 from lcmat.analysis import contact_sheet
@@ -24,6 +23,7 @@ from lcmat.errors import UserError
 from lcmat.reports import grids as reports
 from lcmat.reports import table_text, tables
 from lcmat.runs import queue as jobs
+from tests.harness import ROOT
 
 # A perceptron trains in a blink.
 SMALL = """

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_data import IDX_FILES, idx
 
 import main
 import methods
@@ -27,6 +26,8 @@ from lcmat.runs import selection as experiment
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Settings, make_bench
 from lcmat.training import Compute
+from tests.data.test_data import IDX_FILES, idx
+from tests.harness import ROOT
 
 
 def balanced(classes: int, size: int) -> torch.Tensor:
@@ -252,7 +253,7 @@ def test_bad_input(
 
 
 def recorded() -> list[Path]:
-    root = Path(__file__).resolve().parent.parent / "result" / "digits-ResNet18"
+    root = ROOT / "result" / "digits-ResNet18"
     several = (sorted((root / name).glob("*.json")) for name in ("Uniform", "LCMat-S"))
     return [next(p for p in paths if read_record(p)["test_model"] == "ResNet18") for paths in several]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import oracles
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +26,7 @@ from lcmat.last_layer import LastLayer
 from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 from lcmat.training import Compute
+from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 N, CLASSES, WIDTH = 40, 3, 4

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -46,6 +45,7 @@ from lcmat.selection.subset import Subset
 from lcmat.training import Compute, DivergedError, Recipe, evaluate, train
 from methods import get, select
 from tests import oracles
+from tests.harness import ROOT
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 

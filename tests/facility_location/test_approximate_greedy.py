@@ -13,7 +13,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 from lcmat import UserError
 from lcmat import memory_limit as memory
@@ -28,8 +27,9 @@ from lcmat.last_layer import gradient_factors
 from methods import get, names, select
 from methods.coverage import PreconditionedDistance
 from tests import oracles
+from tests.facility_location.test_facility_location import LAYOUTS, clusters, duplicates, grid, plane, same, uniform
+from tests.harness import ROOT
 from tests.problems import BALANCED, digits, random_problem
-from tests.test_facility_location import LAYOUTS, clusters, duplicates, grid, plane, same, uniform
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to no sample")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import main
 import methods
@@ -18,6 +17,7 @@ from lcmat.command_line.options import run_command_line
 from lcmat.errors import UserError
 from lcmat.runs.signal_files import load_signals
 from lcmat.selection.subset import Subset
+from tests.harness import ROOT
 from tests.problems import random_problem
 
 

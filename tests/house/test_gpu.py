@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_condensation import CHEAP as CHEAP_CONDENSING
-from test_every_method import METHODS, Problem, check_form, chosen, make
-from test_matching import DSA, MATCHINGS, problem, seeded
 from torch import Tensor
 
 import main
@@ -23,6 +20,9 @@ from lcmat.command_line import options
 from lcmat.condensation.matching_step import Pair, matching_gradient
 from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, accuracy, train
+from tests.condensation.test_condensation import CHEAP as CHEAP_CONDENSING
+from tests.condensation.test_matching import DSA, MATCHINGS, problem, seeded
+from tests.methods.test_every_method import METHODS, Problem, check_form, chosen, make
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),

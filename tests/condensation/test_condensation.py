@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 from PIL import Image
 from torch import Tensor, nn
 
@@ -52,6 +51,7 @@ from lcmat.training import (
     weighted_cross_entropy,
 )
 from tests import oracles
+from tests.harness import ROOT
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 from torch import nn
 
@@ -20,6 +19,7 @@ from lcmat.data.splits import TensorSplit
 from lcmat.reports import comparison
 from lcmat.signals.networks import take_signals
 from lcmat.training import Compute
+from tests.harness import ROOT
 
 
 def call(*words: object) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 
 import methods
 from lcmat.command_line.options import run_command_line
@@ -20,6 +19,7 @@ from lcmat.commands.benchmark import plain, selecting, training, work
 from lcmat.commands.benchmark.measuring import Report, measured, one_class, synthetic_signals, timed
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.training import Compute
+from tests.harness import ROOT
 
 SMALL = ["--samples", "300", "--features", "8", "--classes", "3", "--runs", "2"]
 
@@ -58,8 +58,8 @@ def runs(pid: str) -> bool:
 def test_a_killed_benchmark_leaves_no_process_behind(tmp_path: Path) -> None:
     """Nor one that goes on measuring for an hour."""
     told = tmp_path / "pid"
-    code = f"import lcmat.benchmarks as b, tests.test_benchmarks as t; b.measured(t.wait_long, t.Path({str(told)!r}))"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    words = "import tests.commands.test_benchmarks as t; t.measured(t.wait_long, t.Path({!r}))"
+    code, environment = words.format(str(told)), os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as process:
         until = time.monotonic() + 60
         while not told.exists() and time.monotonic() < until:

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 import main
 import methods
@@ -22,6 +21,7 @@ import nets
 from lcmat.command_line import options
 from lcmat.command_line.settings import methods_of, rho_of
 from lcmat.selection.subset import Subset
+from tests.harness import ROOT
 
 # Adam learns within a few steps, so that accuracies tell equal trainings from different ones. A small network will do.
 ADAM = ["--dataset", "digits", "--model", "ResNet10", "--selection_optimizer", "Adam", "--selection_lr", "1e-3"]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import oracles
 import pytest
 import torch
 
@@ -27,6 +26,7 @@ from lcmat.runs.job import Run
 from lcmat.runs.setup import Bench, Settings, make_bench
 from lcmat.runs.subset_file import read_subset
 from lcmat.training import Compute, Recipe
+from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 QUICK = [

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+
+from tests.harness import ROOT
 
 ALLOWED = {
     "nets": {"nets"},
