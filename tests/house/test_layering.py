@@ -1,6 +1,8 @@
-"""The rooms of the project import downward only, and nothing else lies at the top."""
+"""Nobody imports a wing that the table of `lcmat/README.md` does not let them, every wing has a door, and no more."""
 
 import ast
+import importlib
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,60 +11,148 @@ import pytest
 
 from tests.harness import ROOT
 
-ALLOWED = {
-    "nets": {"nets"},
-    "lcmat": {"lcmat"},
-    "methods": {"methods", "lcmat"},
-    "lcmat/commands": {"lcmat", "methods", "nets"},
-}
-ROOMS = {"lcmat", "methods", "nets"}
+ROOMS = ("lcmat", "methods", "nets")
+SCRIPTS = ("main.py", "cross_network_generalization.py")
+FILES = [p for room in ROOMS for p in sorted((ROOT / room).rglob("*.py"))] + [ROOT / name for name in SCRIPTS]
+MODULES = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+GROUND = "ground floor"
 TOP = {
     "main.py", "cross_network_generalization.py", "lcmat", "methods", "nets", "bash", "configs", "result", "tests",
-    "requirements.txt", "requirements-dev.txt", "constraints.txt", "README.md", ".ci", ".gitignore", ".ruff.toml",
+    "requirements.txt", "constraints.txt", "README.md", ".ci", ".gitignore", ".ruff.toml",
     ".pytest.ini",
 }  # fmt: skip
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Yield the top-level names that a module imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield node.module.split(".")[0]
+def table() -> dict[str, set[str]]:
+    """Return for each wing, in the README's order, the wings that it may import; it can name only those above it."""
+    rows = [line for line in (ROOT / "lcmat" / "README.md").read_text().splitlines() if line.startswith("|")]
+    allowed: dict[str, set[str]] = {}
+    for row in rows[2:]:
+        wings, (first, *others) = ([word.strip() for word in cell.split(",")] for cell in row.strip("|").split("|"))
+        above = [wing for wing in allowed if wing != GROUND]
+        last = above[-1] if first == "all above" else first.removeprefix("all up to ")
+        several = above[: above.index(last) + 1] if first.startswith("all ") else [first] if first != "nothing" else []
+        assert {*several, *others} <= set(above), f"{wings} may not import {first, *others}: not all are above"
+        allowed |= {wing: {*several, *others} for wing in wings}
+    return allowed
 
 
-def room(path: Path) -> str:
-    """Return the room that a module lies in."""
-    relative = path.relative_to(ROOT)
-    return "lcmat/commands" if relative.parts[:2] == ("lcmat", "commands") else relative.parts[0]
+ALLOWED = table()
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for name in sorted(ROOMS) for p in sorted((ROOT / name).rglob("*.py"))],
-    ids=lambda p: str(p.relative_to(ROOT)),
-)
-def test_imports_point_downward(path: Path) -> None:
-    upward = (set(imported(path)) & ROOMS) - ALLOWED[room(path)]
-    assert not upward, f"{path.relative_to(ROOT)} imports {upward}"
+def wing_of(words: list[str]) -> str:
+    """Return the wing of a module, given by the words of its dotted name; of `lcmat` itself that is "lcmat"."""
+    if words[0] != "lcmat" or len(words) == 1:
+        return words[0]
+    here = ROOT / "lcmat" / words[1]
+    if here.is_dir() or words[1] in ALLOWED:
+        return words[1]
+    return GROUND if here.with_suffix(".py").exists() else "lcmat"  # a name that the library's own door hands on
 
 
-def test_library_reaches_no_command_but_by_its_entry_point() -> None:
-    for path in (ROOT / "lcmat").rglob("*.py"):
-        if room(path) == "lcmat" and path.name != "__main__.py":
-            assert "lcmat.commands" not in path.read_text(), path
+def imported(node: ast.AST) -> Iterator[list[str]]:
+    """Yield the modules that a statement imports, as words; of `from a.b import c` that may be a.b or a.b.c."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split(".") for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield from ([*node.module.split("."), alias.name] for alias in node.names)
+
+
+def violations(name: str, source: str) -> list[str]:
+    """Return what a module, by its file's name below the root, imports that it may not."""
+    own = list(Path(name).with_suffix("").parts)
+    wing = wing_of([part for part in own if part != "__init__"])
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found.append(f"{name}:{node.lineno}: relative import")
+        for words in imported(node):
+            other = wing_of(words)
+            if words[0] not in (*ROOMS, *(Path(script).stem for script in SCRIPTS)):
+                continue
+            of_method = words[0] == own[0] == "methods" and (ROOT / "methods" / f"{words[1]}.py").exists()
+            if of_method or not may_import(own, wing, other):
+                found.append(f"{name}:{node.lineno}: {wing} imports {'.'.join(words)}")
+    return found
+
+
+def may_import(own: list[str], wing: str, other: str) -> bool:
+    """Tell whether a module may import a wing: its own, the ground floor, or what its row names."""
+    if wing == "nets":
+        return other == "nets"
+    if own == ["lcmat", "__main__"]:
+        return other in ("commands", "command_line", GROUND)
+    if own == ["lcmat", "__init__"]:
+        return other in ("selection", "signals", GROUND)
+    if other == "lcmat":  # its door opens wings, so no wing goes through it
+        return own[0] != "lcmat" or wing == "commands"
+    return other in {wing, GROUND} | ALLOWED[wing]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_only_what_its_wing_may(name: str) -> None:
+    """Wherever the import stands, in a function, too."""
+    assert violations(name, MODULES[name]) == []
+
+
+PLANTED = {
+    "a wing imports one below": ("lcmat/selection/budgets.py", "from lcmat.runs.job import Run"),
+    "a wing imports a wing below": ("lcmat/selection/budgets.py", "from lcmat import runs"),
+    "below, by its dotted name": ("lcmat/condensation/loop.py", "import lcmat.selection.subset"),
+    "below, in a function": ("lcmat/data/hub.py", "def f():\n    from lcmat.training import Recipe"),
+    "beside, not in its row": ("lcmat/reports/tables.py", "from lcmat.runs.job import Run"),
+    "the ground floor imports a wing": ("lcmat/files.py", "from lcmat.data import load"),
+    "a wing goes through the library's door": ("lcmat/selection/select.py", "from lcmat import Signals"),
+    "the library imports methods": ("lcmat/runs/selection.py", "import methods"),
+    "the library imports networks": ("lcmat/training.py", "from nets import build"),
+    "the library imports a command": ("lcmat/runs/queue.py", "from lcmat.commands import tables"),
+    "the library imports a script": ("lcmat/runs/queue.py", "import main"),
+    "a method imports runs": ("methods/kip.py", "from lcmat.runs import queue"),
+    "a method imports another": ("methods/kip.py", "from methods.lbcs import lbcs"),
+    "a method imports another's module": ("methods/kip.py", "from methods import lbcs"),
+    "a network imports the library": ("nets/plain.py", "from lcmat.errors import UserError"),
+    "relative": ("lcmat/data/hub.py", "from .splits import Split"),
+}
+
+
+@pytest.mark.parametrize(("name", "source"), PLANTED.values(), ids=PLANTED)
+def test_planted_violation_is_found(name: str, source: str) -> None:
+    """So that the test above can fail."""
+    assert len(violations(name, source)) == 1
+
+
+def test_every_wing_has_its_row() -> None:
+    """And no row is of a wing that is gone; the ground floor is all else at the top of the library."""
+    there = {p.stem for p in (ROOT / "lcmat").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    rows = set(ALLOWED) - {GROUND, "training", "last_layer", "methods", "nets", *(Path(name).stem for name in SCRIPTS)}
+    assert there == rows
+    assert (ROOT / "lcmat" / "training.py").exists()
+    assert (ROOT / "lcmat" / "last_layer.py").exists()
+    drawing = (ROOT / "lcmat" / "README.md").read_text().split("```")[1].strip().splitlines()
+    assert [line.split()[0] for line in drawing[1:]] == [w for w in ALLOWED if w in there | {"training", "last_layer"}]
+    ground = {p.stem for p in (ROOT / "lcmat").glob("[!_]*.py")} - {"training", "last_layer"}
+    assert set(drawing[0].partition("   ")[0].split()) == ground
+
+
+@pytest.mark.parametrize("wing", [wing for wing in ALLOWED if (ROOT / "lcmat" / wing).is_dir()])
+def test_wing_has_a_door(wing: str) -> None:
+    """Its `__init__.py` says in its docstring what belongs there, and the names that it hands on exist."""
+    door = importlib.import_module(f"lcmat.{wing}")
+    assert len(door.__doc__) > 40
+    names = getattr(door, "__all__", [])
+    assert sorted(set(names)) == sorted(names)
+    assert [name for name in names if not hasattr(door, name)] == []
 
 
 def test_top_level_holds_nothing_else() -> None:
+    """No file beside those that a reader expects at the top of the project."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {Path(line).parts[0] for line in tracked.splitlines()} <= TOP
+    there = {Path(line).parts[0] for line in tracked.splitlines()}
+    assert {name for name in there if not re.fullmatch(r"requirements-\w+\.txt", name)} <= TOP
 
 
-def test_no_code_is_bound_to_cuda_or_loads_pickled_code() -> None:
-    for name in (*ROOMS, "main.py"):
-        for path in [ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"):
-            text = path.read_text()
-            assert ".cuda()" not in text, path
-            assert text.count("torch.load(") == text.count("weights_only=True"), path
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_not_bound_to_cuda_and_loads_no_pickled_code(name: str) -> None:
+    """Any device will do, and a checkpoint from elsewhere can run nothing."""
+    assert ".cuda()" not in MODULES[name]
+    assert MODULES[name].count("torch.load(") == MODULES[name].count("weights_only=True")
