@@ -1,4 +1,4 @@
-"""Uniform sampling and the full set: what every method is compared with."""
+"""Uniform sampling, the first samples in order, and the full set: what every method is compared with."""
 
 import torch
 
@@ -11,10 +11,16 @@ def uniform(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     return Picks(torch.randperm(len(signals), generator=generator)[:budget])
 
 
+def first_in_order(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+    """Take the first samples in the data's own order: what the released AdaCore comes to (methods/README.md)."""
+    return Picks(torch.arange(budget))
+
+
 def full(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     """Take everything, whatever the budget."""
     return Picks(torch.arange(len(signals)))
 
 
 UNIFORM = Method("Uniform", uniform, needs=())
+FIRST_IN_ORDER = Method("FirstInOrder", first_in_order, needs=())
 FULL = Method("Full", full, needs=(), nested=False, everything=True)

@@ -208,9 +208,9 @@ def _other(name: object) -> Method:
 
 
 def needs(options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return what the method that gives the start needs, and how to train networks that trainings begin with."""
+    """Return what the search needs, the method that gives its start, and networks that trainings begin with."""
     trained = ("training.recipe",) if options.get("pretrain_epochs") else ()
-    return (*_other(options.get("init_selection", "Uniform")).needs, *trained)
+    return ("training", *_other(options.get("init_selection", "Uniform")).needs, *trained)
 
 
 def resolve(classes: int, features: int, **options: object) -> dict[str, object]:
@@ -247,5 +247,5 @@ def resolve(classes: int, features: int, **options: object) -> dict[str, object]
 
 
 LBCS = Method(
-    "LBCS", lbcs, needs=("training",), nested=False, joint=True, resolve=resolve, free_size=True, further_needs=needs
+    "LBCS", lbcs, needs=("training",), nested=False, joint=True, resolve=resolve, free_size=True, needs_under=needs
 )

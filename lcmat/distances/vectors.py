@@ -161,9 +161,9 @@ class VectorDistance(RepresentativeDistance):
         return root(squared, scale, same, lambda i, j: (x[i] - y[j]).square().sum(1), x.shape[1])
 
 
-def euclidean(matrix: Tensor) -> VectorDistance:
-    """Return the distances between the rows of a matrix (n, D)."""
-    return VectorDistance(lambda part: matrix[part].double(), matrix.shape[1], first_of_equals(matrix))
+def euclidean(matrix: Tensor, unit: float = 1.0) -> VectorDistance:
+    """Return the distances between the rows of a matrix (n, D) of any type, in multiples of `unit`."""
+    return VectorDistance(lambda part: matrix[part].double() / unit, matrix.shape[1], first_of_equals(matrix))
 
 
 class CosineDistance(RepresentativeDistance):

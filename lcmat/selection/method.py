@@ -11,7 +11,7 @@ from torch import Tensor
 from lcmat.method_options import checked_options, like_defaults
 
 # What a Context holds; everything else that a method may need is in the signals.
-CONTEXT_NEEDS = frozenset({"network", "training"})
+CONTEXT_NEEDS = frozenset({"images", "network", "training"})
 
 
 # What methods need whose target is a validation split.
@@ -47,8 +47,8 @@ class Method:
     pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks. A group is a
     class, or everything if selection is not balanced.
     needs: what it reads beside the labels: fields of Signals ("dynamics.margin" is one entry of a field), and
-    "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its untrained
-    networks, but how to train them).
+    "images", "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its
+    untrained networks, but how to train them).
     nested: whether its picks for a smaller budget are the first of those for a larger one.
     joint: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
     each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
@@ -56,7 +56,7 @@ class Method:
     depend on the last layer's size filled in, and refuses impossible ones.
     everything: whether it takes all samples whatever the budget.
     free_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
-    further_needs: called with the options given, returns what it needs beside `needs` under these.
+    needs_under: called with the options given, returns what it needs under these, in place of `needs`.
     """
 
     name: str
@@ -67,12 +67,13 @@ class Method:
     resolve: Callable[..., dict[str, object]] | None = None
     everything: bool = False
     free_size: bool = False
-    further_needs: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
+    needs_under: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
 
     def under(self, options: Mapping[str, object]) -> Method:
         """Return the method as it is under these options, all of its needs named."""
-        more = () if self.further_needs is None else self.further_needs(options)
-        return replace(self, needs=tuple(dict.fromkeys((*self.needs, *more))))
+        return (
+            self if self.needs_under is None else replace(self, needs=tuple(dict.fromkeys(self.needs_under(options))))
+        )
 
     @property
     def options(self) -> dict[str, object]:

@@ -35,7 +35,7 @@ def select_with(
 ) -> Subset:
     """Select a subset of the samples that `signals` describe; see `methods.select` for the parameters."""
     with limited(memory):
-        return _selected(method, signals, fraction, budget, balanced, seed, context, options)
+        return _selected(method.under(options), signals, fraction, budget, balanced, seed, context, options)
 
 
 def _selected(method, signals, fraction, budget, balanced, seed, context, options) -> Subset:
@@ -117,6 +117,8 @@ def _holds(value: object, entry: str) -> bool:
 
 
 def _missing_of_context(need: str, context: Context | None, count: int) -> str | None:
+    if need == "images" and context is None:
+        return "the images; give context=Context(split, compute)"
     if need == "network" and (context is None or context.network is None):
         return "the trained network and the images; give context=Context(split, compute, network=…)"
     if need.startswith("training") and (context is None or context.fresh_network is None or context.recipe is None):

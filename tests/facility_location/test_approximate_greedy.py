@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to no sample")
 
 APPROXIMATE = pytest.mark.parametrize("greedy", ["stochastic", "partition"])
 EVERY_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda f: f.__name__)
-WITH_GREEDY = ["Craig", "AdaCore", "FacilityLocation", "LCMat-S"]
+WITH_GREEDY = ["Craig", "AdaCore", "FacilityLocation", "LCMat-S", "KMedoids"]
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -883,7 +883,7 @@ def test_the_start_may_be_any_methods_subset(
 
 
 def test_what_the_start_needs_is_named_and_provided(context: Context) -> None:
-    with pytest.raises(UserError, match="LCMat-S needs features"):
+    with pytest.raises(UserError, match="LBCS needs features"):
         lbcs(context, init_selection="LCMat-S")
     method = get("LBCS").under({"init_selection": "GraNd"})
     assert method.needs == ("training", *get("GraNd").needs)
