@@ -2,6 +2,7 @@
 
 With cross-entropy, h̃ = [h, 1] (n, d+1), p = softmax(logits) and a = p − onehot(y) (n, C), the per-sample gradient in
 the layer's weights and bias is g = a ⊗ h̃ and the diagonal of the Hessian is λ = p(1 − p) ⊗ h̃², each (n, C(d+1)).
+For a layer without bias h̃ is h, and d stands in the place of d+1.
 Both stay as their two factors: the products of factors give every inner product and variance that is needed. All is
 in float64, whatever the signals' type: products of 512 float32 values decide between picks that lie close.
 """
@@ -39,20 +40,30 @@ def errors(logits: Tensor, labels: Tensor) -> Tensor:
     return p.scatter(1, labels[:, None], -q.gather(1, labels[:, None]))
 
 
-def with_bias(features: Tensor) -> Tensor:
-    """Return h̃ = [h, 1], (n, d+1) in float64."""
+def layer_inputs(features: Tensor, bias: bool) -> Tensor:
+    """Return h̃ in float64: [h, 1], (n, d+1), or h itself, (n, d), for a layer without bias.
+
+    All gradients and Hessians of the last layer are formed from this h̃; elsewhere d+1 stands for its width.
+    """
+    if not bias:
+        return features.double()
     return torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64, device=features.device)], 1)
 
 
 def gradient_factors(signals: Signals) -> tuple[Tensor, Tensor]:
     """Return a (n, C) and h̃ (n, d+1) with per-sample gradients g_i = a_i ⊗ h̃_i (sum reduction, no 1/n)."""
-    return errors(signals.logits, signals.labels), with_bias(signals.features)
+    return errors(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
 
 
 def hessian_factors(signals: Signals) -> tuple[Tensor, Tensor]:
     """Return p(1 − p) (n, C) and h̃² (n, d+1) with per-sample Hessian diagonals λ_i = [p(1 − p)]_i ⊗ h̃²_i."""
     p, q = probabilities(signals.logits)
-    return p * q, with_bias(signals.features).square()
+    return p * q, layer_inputs(signals.features, signals.bias).square()
+
+
+def parameters_per_class(signals: Signals) -> int:
+    """Return the width of h̃: d+1, or d for a layer without bias."""
+    return signals.features.shape[1] + signals.bias
 
 
 def hessian_variance(b: Tensor, u: Tensor) -> Tensor:
@@ -106,12 +117,12 @@ class LastLayer:
     def of(signals: Signals) -> LastLayer:
         """Take the signals of one network on T."""
         p, _ = probabilities(signals.logits)
-        a, h = errors(signals.logits, signals.labels), with_bias(signals.features)
+        a, h = errors(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
         return LastLayer(signals.logits.double(), signals.labels, a, p, h)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(C, d+1): the layer's weights and biases."""
+        """(C, d+1): the layer's weights and biases; (C, d) if it has no bias."""
         return self.p.shape[1], self.h.shape[1]
 
     def gradient(self, c: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from lcmat import memory_limit as memory
 from lcmat.distances.vectors import symmetric
 from lcmat.errors import UserError
-from lcmat.last_layer import gradient_factors, probabilities
+from lcmat.last_layer import gradient_factors, parameters_per_class, probabilities
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, first_largest
 from lcmat.signals.signals import Signals
@@ -49,7 +49,7 @@ def influential(
 
 def _check_memory(signals: Signals, samples: int) -> None:
     """Raise UserError where the influences of the largest group do not fit into what is free."""
-    width = (signals.logits.shape[1] - 1) * (signals.features.shape[1] + 1)
+    width = (signals.logits.shape[1] - 1) * parameters_per_class(signals)
     size = (2 if width > EXACT_PARAMETERS else 1) * samples * width * 8
     if size > memory.free(signals.labels.device):
         raise UserError(

@@ -35,7 +35,7 @@ def lcmat_s(
 def resolve(classes: int, features: int, rho: float, K: int | None, weights: bool, **how: object) -> dict[str, object]:
     """Fill in K, and refuse a ρ or K that cannot be, before any work is done."""
     rho = check_radius(rho)
-    K = check_dimensions(K, classes, features)
+    K = check_dimensions(K, classes * (features + 1))
     K = K if rho > 0 else None  # without curvature, K means nothing
     return {"rho": rho, "K": K, "weights": weights, **greedy_options(**how)}
 

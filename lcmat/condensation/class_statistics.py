@@ -19,7 +19,7 @@ from backpack.extensions import BatchGrad
 from torch import Tensor, nn
 
 from lcmat.errors import UserError
-from lcmat.last_layer import errors, with_bias
+from lcmat.last_layer import errors, layer_inputs
 from lcmat.signals.networks import linear_head
 
 LAYERS = ("all", "convolutions")
@@ -89,9 +89,7 @@ def closed_form_moments(
 
     As products of the factors, in float64: g itself, (n, C, d+1), is never formed.
     """
-    a, h = errors(logits, labels), with_bias(features)
-    if head.bias is None:
-        h = h[:, :-1]
+    a, h = errors(logits, labels), layer_inputs(features, head.bias is not None)
     parts = zip(a.split(sizes), h.split(sizes), weights.double().split(sizes), strict=True)
     sums = [((w[:, None] * a).T @ h, (w[:, None] * a.square()).T @ h.square()) for a, h, w in parts]
     first, second = zip(*sums, strict=True)

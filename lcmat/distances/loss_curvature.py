@@ -17,16 +17,16 @@ from lcmat.last_layer import (
     dominant_dimensions,
     errors,
     hessian_factors,
+    layer_inputs,
+    parameters_per_class,
     probabilities,
-    with_bias,
 )
 from lcmat.method_options import check_radius
 from lcmat.signals.signals import Signals
 
 
-def check_dimensions(K: int | None, classes: int, features: int) -> int:
-    """Return how many Hessian dimensions to use: min(100, C(d+1)), or K if the user gave it and there are as many."""
-    available = classes * (features + 1)
+def check_dimensions(K: int | None, available: int) -> int:
+    """Return how many of the Hessian's `available` dimensions to use: at most 100, or K if the user gave it."""
     if K is None:
         return min(100, available)
     if not isinstance(K, Integral):
@@ -34,7 +34,7 @@ def check_dimensions(K: int | None, classes: int, features: int) -> int:
     if K < 1:
         raise UserError(f"K must be at least 1, not {K}")
     if K > available:
-        raise UserError(f"K is {K}, but the last layer has only C(d+1) = {available} dimensions; give a smaller K")
+        raise UserError(f"K is {K}, but the last layer has only {available} dimensions; give a smaller K")
     return int(K)
 
 
@@ -48,15 +48,15 @@ class LossCurvatureDistance(RepresentativeDistance):
     def __init__(self, signals: Signals, rho: float, K: int | None = None) -> None:
         """Take the signals of the n samples among which distances are measured; ρ ≥ 0; K as `check_dimensions`."""
         self.signals, self.rho = signals, check_radius(rho)
-        classes, features = signals.logits.shape[1], signals.features.shape[1]
-        K = check_dimensions(K, classes, features) if rho > 0 else 0
+        classes, width = signals.logits.shape[1], parameters_per_class(signals)
+        K = check_dimensions(K, classes * width) if rho > 0 else 0
         self.dims = dominant_dimensions(_variance_in_blocks(signals), K) if rho > 0 else None
         representative = first_of_equals(signals.features, signals.logits, signals.labels)
-        super().__init__(representative, classes + features + 1 + K)
+        super().__init__(representative, classes + width + K)
 
     def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
         features, logits, labels = (getattr(self.signals, name)[part] for name in ("features", "logits", "labels"))
-        a, h = errors(logits, labels), with_bias(features)
+        a, h = errors(logits, labels), layer_inputs(features, self.signals.bias)
         vectors = a, h, a.square().sum(1) * h.square().sum(1)
         if self.rho > 0:
             p, q = probabilities(logits)
@@ -69,7 +69,7 @@ class LossCurvatureDistance(RepresentativeDistance):
 
         None where float32 cannot give them, by its range or what the user made of it, or they do not fit into memory.
         """
-        classes, width = self.signals.logits.shape[1], self.signals.features.shape[1] + 1
+        classes, width = self.signals.logits.shape[1], parameters_per_class(self.signals)
         K, n = 0 if self.dims is None else len(self.dims), len(self)
         fits = memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device)
         if not fits or not products_are_whole(self.device):
@@ -102,10 +102,10 @@ class LossCurvatureDistance(RepresentativeDistance):
 
 def _variance_in_blocks(signals: Signals) -> Tensor:
     """Return the variance of every dimension of λ, (C, d+1), without holding the factors of all samples."""
-    n, (classes, features) = len(signals), (signals.logits.shape[1], signals.features.shape[1])
+    n, width = len(signals), signals.logits.shape[1] + parameters_per_class(signals)
     first = second = 0
-    for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // (classes + features + 1))):
-        some = Signals(signals.features[part], signals.logits[part], signals.labels[part])
+    for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // width)):
+        some = Signals(signals.features[part], signals.logits[part], signals.labels[part], bias=signals.bias)
         sums = _curvature_sums(*hessian_factors(some))
         first, second = first + sums[0], second + sums[1]
     return _variance(first, second, n)

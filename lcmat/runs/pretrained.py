@@ -68,6 +68,7 @@ def signals_of(bench: Bench, run: Run) -> tuple[Signals, dict[str, float], dict 
     if run.needs & {"features", "logits"}:
         taken.append(_taken(bench, selector))
         fields |= {name: taken[-1][name].to(device) for name in ("features", "logits") if name in run.needs}
+        fields["bias"] = taken[-1].get("bias", True)
     if "validation" in run.needs:
         taken.append(_taken(bench, selector, validation=True))
         fields["validation"] = _as_signals(taken[-1], bench.split(run.seed, bench.ratio(run))[2].labels.to(device))
@@ -171,7 +172,9 @@ def cache_key(bench: Bench, selector: Selector) -> str:
 
 
 def _as_signals(kept: dict, labels: torch.Tensor) -> Signals:
-    return Signals(kept["features"].to(labels.device), kept["logits"].to(labels.device), labels)
+    return Signals(
+        kept["features"].to(labels.device), kept["logits"].to(labels.device), labels, bias=kept.get("bias", True)
+    )
 
 
 def is_taken(bench: Bench, selector: Selector) -> bool:
@@ -217,6 +220,7 @@ def _take(bench: Bench, selector: Selector, validation: bool) -> dict:
     return {
         "features": taken.features.cpu(),
         "logits": taken.logits.cpu(),
+        "bias": taken.bias,
         "facts": {**facts, "train_accuracy": round(train_accuracy, 2)},
         "seconds": {"pretrain": seconds, "signals": time.monotonic() - started},
     }

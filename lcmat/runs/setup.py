@@ -73,9 +73,12 @@ class Bench:
 
     @functools.cached_property
     def head_size(self) -> tuple[int, int]:
-        """Outputs and inputs of the selection network's last layer; raises UserError if it has none."""
+        """Outputs and inputs of the selection network's last layer, as `Method.resolve` counts them.
+
+        Raises UserError if it has none.
+        """
         head = linear_head(self.fresh_network(self.settings.model, "shape"))
-        return head.out_features, head.in_features
+        return head.out_features, head.in_features - (head.bias is None)
 
     @functools.cached_property
     def pretrained_hash(self) -> str:

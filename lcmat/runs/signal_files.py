@@ -23,7 +23,8 @@ def load_signals(path: Path) -> Signals:
     """Read signals from a .npz file with arrays named as the fields of `Signals`.
 
     features (n, d), logits (n, C) and labels (n,), of which a method may need some only; correctness, margin and
-    error_norm (E, n) of the dynamics; validation_features, validation_logits and validation_labels.
+    error_norm (E, n) of the dynamics; validation_features, validation_logits and validation_labels; bias, false for a
+    last layer without one.
     Raises UserError that names what is wrong.
     """
     path = Path(path)
@@ -36,7 +37,7 @@ def load_signals(path: Path) -> Signals:
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read {path} as .npz ({reason}); save it by numpy.savez(…, features=…)") from None
-    known = (*MAIN, *DYNAMICS, *VALIDATION)
+    known = (*MAIN, *DYNAMICS, *VALIDATION, "bias")
     for name in arrays:
         if name not in known:
             raise UserError(f"{path} holds an unknown array '{name}'{suggest(name, known)}")
@@ -44,11 +45,13 @@ def load_signals(path: Path) -> Signals:
         raise UserError(f"{path} holds no array 'labels', one integer per sample")
     dynamics = {name: arrays[name] for name in DYNAMICS if name in arrays}
     validation = {name.removeprefix("validation_"): arrays[name] for name in VALIDATION if name in arrays}
+    bias = {"bias": arrays["bias"]} if "bias" in arrays else {}
     try:
         return Signals(
             **{name: arrays[name] for name in MAIN if name in arrays},
+            **bias,
             dynamics=dynamics or None,
-            validation=Signals(**validation) if validation else None,
+            validation=Signals(**validation, **bias) if validation else None,
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

@@ -53,7 +53,8 @@ class Method:
     joint: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
     each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
     resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
-    depend on the last layer's size filled in, and refuses impossible ones.
+    depend on the last layer's size filled in, and refuses impossible ones. A layer without bias counts as one with a
+    feature less: both have as many parameters, C(d+1).
     everything: whether it takes all samples whatever the budget.
     free_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
     needs_under: called with the options given, returns what it needs under these, in place of `needs`.

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lcmat import seeds
 from lcmat.errors import UserError
+from lcmat.last_layer import parameters_per_class
 from lcmat.memory_limit import limited
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
@@ -40,8 +41,9 @@ def select_with(
 
 def _selected(method, signals, fraction, budget, balanced, seed, context, options) -> Subset:
     _check_needs(method, signals, context)
-    widths = (0 if m is None else m.shape[1] for m in (signals.logits, signals.features))
-    options = method.resolved(*widths, options)
+    classes = 0 if signals.logits is None else signals.logits.shape[1]
+    features = 0 if signals.features is None else parameters_per_class(signals) - 1
+    options = method.resolved(classes, features, options)
     labels = signals.labels
     if not len(labels):
         raise UserError("there are no samples to select from")

@@ -83,7 +83,8 @@ def _captured(network: nn.Module, outputs: Iterable[tuple[Tensor, Tensor]]) -> S
         handle.remove()
     if not features:
         raise UserError("there are no batches to take signals from")
-    return Signals(features=torch.cat(features), logits=torch.cat(logits), labels=torch.cat(labels))
+    bias = head.bias is not None
+    return Signals(torch.cat(features), torch.cat(logits), torch.cat(labels), bias=bias)
 
 
 def _check_output(network: nn.Module, head: nn.Linear, feature: Tensor, output: Tensor) -> None:

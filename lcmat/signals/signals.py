@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class Signals:
     dynamics: per-epoch records of pretraining, a mapping with `correctness`, `margin` and `error_norm`, each (E, n).
     validation: the signals of a held-out split, under the same network.
     initialisations: signals of the same samples, in the same order, under several networks.
+    bias: whether the last layer has one; without it gradients have a dimension less for each class.
 
     NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. Everything is kept
     on the device of `labels`. Features and logits may be missing for methods that read labels alone.
@@ -37,12 +38,14 @@ class Signals:
     dynamics: Mapping[str, Tensor] | None = None
     validation: Signals | None = None
     initialisations: Sequence[Signals] | None = None
+    bias: bool = True
 
     def __post_init__(self) -> None:
         if self.labels is None:
             raise UserError("signals need labels, one integer per sample")
         labels = _labels(self.labels)
         object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "bias", _flag("bias", self.bias))
         for name in ("features", "logits"):
             value = getattr(self, name)
             if value is not None:
@@ -62,12 +65,12 @@ class Signals:
     def __getitem__(self, index: Tensor) -> Signals:
         """Return the signals of the samples in `index` (integers or a mask); the validation split stays whole."""
         index = torch.as_tensor(index, device=self.labels.device)
-        return Signals(
+        return replace(
+            self,
             features=None if self.features is None else self.features[index],
             logits=None if self.logits is None else self.logits[index],
             labels=self.labels[index],
             dynamics=None if self.dynamics is None else {k: v[:, index] for k, v in self.dynamics.items()},
-            validation=self.validation,
             initialisations=None if self.initialisations is None else [s[index] for s in self.initialisations],
         )
 
@@ -90,6 +93,15 @@ def _labels(value: object) -> Tensor:
     if len(labels) and int(labels.min()) < 0:
         raise UserError(f"labels must not be negative; found {int(labels.min())}")
     return labels
+
+
+def _flag(name: str, value: object) -> bool:
+    """Return a truth value, which files hold as an array of no dimensions."""
+    if isinstance(value, np.ndarray | np.generic | Tensor) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false, not {value!r}")
+    return value
 
 
 def _matrix(name: str, value: object, labels: Tensor) -> Tensor:
@@ -133,6 +145,12 @@ def _check_validation(signals: Signals) -> None:
                 f"validation {name} have {other.shape[1]} columns, but those of the training samples {own.shape[1]}; "
                 f"take both from one network"
             )
+    if validation.bias != signals.bias:
+        has, lacks = ("validation", "training") if validation.bias else ("training", "validation")
+        raise UserError(
+            f"the last layer of the {has} signals has a bias, that of the {lacks} signals has none; "
+            f"take both from one network"
+        )
 
 
 def _initialisations(given: Sequence[Signals], labels: Tensor) -> tuple[Signals, ...]:

@@ -369,7 +369,7 @@ BAD_INPUT = {
     "budget below classes": (["--budget", "9"], "cannot hold one sample of each of 10 classes"),
     "one sample": (["--budget", "1", "--balance", "False"], "one sample is too few"),
     "fraction of Full": (["--selection", "Full", "--fraction", "7"], "fraction must lie above 0 and at most at 1"),
-    "K too large": (["--K", "5131"], "only C(d+1) = 5130 dimensions"),
+    "K too large": (["--K", "5131"], "only 5130 dimensions"),
     "K 0": (["--K", "0"], "K must be at least 1"),
     "negative rho": (["--rho", "-1"], "rho must be 0 or more"),
     "infinite rho": (["--rho", "inf"], "rho must be 0 or more and finite"),
