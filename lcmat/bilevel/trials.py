@@ -142,7 +142,8 @@ def refine(
         if file is not None and kept is None:
             file.append(_described(trial, value, state, untrained, time.monotonic() - started))
         bar.update()
-        bar.set_postfix(loss=f"{state.value[0]:.4f}", size=state.value[1])
+        if state.value is not None:  # else the search has just restarted
+            bar.set_postfix(loss=f"{state.value[0]:.4f}", size=state.value[1])
     bar.close()
     if front and min(f1 for (f1, _), _ in front) >= DIVERGED:
         raise DivergedError("every training of LBCS diverged; lower inner_lr")
@@ -180,12 +181,13 @@ def known(state: State, point: Tensor, limit: int | None, repeatable: bool) -> O
 
 
 def _described(trial: int, value: Objectives, state: State, untrained: int, seconds: float) -> dict[str, object]:
+    """Return a trial's line; after a restart the incumbent is a point that is yet to be trained on."""
     return {
         "trial": trial + 1,
         "f1": value[0],
         "f2": value[1],
         "accepted": state.success == len(state.history),
-        "incumbent": list(state.value),
+        "incumbent": None if state.value is None else list(state.value),
         "untrained": untrained,
         "seconds": round(seconds, 3),
     }

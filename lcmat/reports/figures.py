@@ -1,5 +1,6 @@
 """Figures: accuracy against fraction with bands of one standard deviation, and the course of a search."""
 
+import math
 import statistics
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def search_figure(trials: list[dict], tolerance: float, title: str, folder: Path
             some = [(one["trial"], one[("f1", "f2")[number]]) for one in trials if one["accepted"] == accepted]
             if some:
                 axes.scatter(*zip(*some, strict=True), s=size, color=colour, label="accepted" if accepted else "not")
-        axes.step(x, [one["incumbent"][number] for one in trials], where="post", color=COLOURS[0], label="incumbent")
+        incumbents = [one["incumbent"][number] if one["incumbent"] else math.nan for one in trials]  # none: restarted
+        axes.step(x, incumbents, where="post", color=COLOURS[0], label="incumbent")
         axes.scatter([x[answer]], [history[answer][number]], marker="*", s=120, color=COLOURS[3], label="answer")
         axes.grid(alpha=0.3)
     top.plot(x, bounds, color=COLOURS[1], linestyle="--", linewidth=1, label=f"(1 + {tolerance:g}) · lowest")

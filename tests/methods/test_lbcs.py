@@ -452,6 +452,60 @@ def test_a_killed_search_goes_on_bit_for_bit(dies_at: int, tmp_path: Path) -> No
     assert calls == []
 
 
+RESTARTING = Rules(0.2, 1.0, least_step=0.5, stall_limit=1)
+
+
+def restarting(path: Path, resume: bool = False, dies_at: int | None = None) -> tuple[list[int], dict]:
+    """Make a search whose step falls below the least one again and again; return its answer and what it trained on."""
+    tried = {}
+
+    def objective(chosen: Tensor, trial: int) -> float:
+        if trial == dies_at:
+            raise Killed
+        value = 1 + math.sin(float((chosen + 1).sum())) ** 2
+        tried[tuple(chosen.tolist())] = value
+        return value
+
+    file = TrialFile(path, SEARCH, resume)
+    return refine(objective, start_of(40, 20), RESTARTING, seed=5, trials=60, file=file).tolist(), tried
+
+
+def test_a_search_that_restarts_goes_on_to_its_last_trial(tmp_path: Path) -> None:
+    """The point after a restart is unknown until its training, which is then accepted; the answer is that of all."""
+    found, tried = restarting(tmp_path / "t.jsonl")
+    lines = read_trials(tmp_path / "t.jsonl")[1]
+    assert len(lines) == 60
+    restarts = [number for number, one in enumerate(lines[:-1]) if one["incumbent"] is None]
+    assert len(restarts) > 1
+    assert not any(lines[number]["accepted"] for number in restarts)
+    for after in (lines[number + 1] for number in restarts if lines[number + 1]["untrained"] == 0):
+        assert after["accepted"]
+        assert after["incumbent"] == [after["f1"], after["f2"]]
+    bound = 1.2 * min(tried.values())
+    assert len(found) == min(len(chosen) for chosen, value in tried.items() if value <= bound)
+    assert tried[tuple(found)] <= bound
+
+
+@pytest.mark.parametrize("dies_at", [1, 7, 8, 9, 27, 59])
+def test_a_killed_search_that_restarts_goes_on_bit_for_bit(dies_at: int, tmp_path: Path) -> None:
+    expected, _ = restarting(tmp_path / "whole" / "t.jsonl")
+    with pytest.raises(Killed):
+        restarting(tmp_path / "killed.jsonl", dies_at=dies_at)
+    assert restarting(tmp_path / "killed.jsonl", resume=True)[0] == expected
+    assert without_seconds(tmp_path / "killed.jsonl") == without_seconds(tmp_path / "whole" / "t.jsonl")
+
+
+def test_lbcs_restarts_where_its_step_is_too_small(context: Context, tmp_path: Path) -> None:
+    """Trained networks, and the course of the search drawn."""
+    how = {"budget": 20, "trials": 30, "step": 1.0, "inner_steps": 2, "stall_limit": 1, "least_step": 0.5}
+    subset = select(labels_only(), "LBCS", context=replace(context, log=tmp_path / "t.jsonl"), **how)
+    lines = read_trials(tmp_path / "t.jsonl")[1]
+    assert len(lines) == 30
+    assert any(one["incumbent"] is None for one in lines)
+    assert len(subset) in {one["f2"] for one in lines}
+    assert len(search_figure(lines, 0.2, "restarts", tmp_path, "restarts")) == 2
+
+
 @pytest.mark.parametrize("rest", ["half", "whole but for its end", "noise", "another number"])
 def test_half_lines_are_ignored(rest: str, tmp_path: Path) -> None:
     expected = searched(tmp_path / "whole" / "t.jsonl")
