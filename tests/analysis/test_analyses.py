@@ -27,6 +27,7 @@ from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 from lcmat.training import Compute
 from tests import oracles
+from tests.harness import places
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 N, CLASSES, WIDTH = 40, 3, 4
@@ -248,11 +249,6 @@ FLAGS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("analyses")
-
-
-def places(folder: Path) -> list[str]:
-    """Where commands read and write."""
-    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
 
 
 def analysed(folder: Path, name: str, *flags: str) -> dict[str, list[dict[str, str]]]:

@@ -17,13 +17,15 @@ import torch
 from lcmat import data
 from lcmat.analysis import contact_sheet
 from lcmat.command_line import estimate, grids, options, planning
+from lcmat.commands import _reports
 from lcmat.commands import grid as command
 from lcmat.commands._registry import REGISTRY
 from lcmat.errors import UserError
 from lcmat.reports import grids as reports
 from lcmat.reports import table_text, tables
 from lcmat.runs import queue as jobs
-from tests.harness import ROOT
+from tests import harness
+from tests.harness import ROOT, places, records_in
 
 # A perceptron trains in a blink.
 SMALL = """
@@ -54,25 +56,12 @@ def written(folder: Path, text: str, name: str = "small.yaml") -> Path:
     return path
 
 
-def places(folder: Path) -> list[str]:
-    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-
-
 def call(*words: object) -> int:
-    return options.run_command_line(command.main, [str(word) for word in words])
-
-
-def records_in(folder: Path) -> dict[str, dict]:
-    """Return every record below a folder but for what may differ between two equal runs."""
-    found = {}
-    for path in sorted((folder / "result").glob("*/*/*.json")):
-        record = json.loads(path.read_text())
-        found[str(path.relative_to(folder))] = {k: v for k, v in record.items() if k not in ("seconds", "environment")}
-    return found
+    return harness.call(*words, command=command.main)
 
 
 def read(path: Path, *overrides: str) -> grids.Grid:
-    return grids.read_grid(path, overrides, options.build_parser(), list(reports.REPORTS))
+    return grids.read_grid(path, overrides, options.build_parser(), list(_reports.KNOWN))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -165,7 +154,7 @@ def test_a_grid_says_what_it_does_and_ends_in_its_reports(undisturbed: Path) -> 
     assert "20 runs are of a kind that none is recorded of" in output
     assert output.count("% final") == 20
     assert "about" in output
-    assert len(records_in(undisturbed)) == 20
+    assert len(records_in(undisturbed / "result")) == 20
     text = (undisturbed / "result/tables/small.md").read_text()
     assert "8 cases" in text
     assert (undisturbed / "result/figures/small.png").stat().st_size > 10_000
@@ -194,7 +183,7 @@ def test_killed_three_times_and_then_two_at_once_give_the_same(undisturbed: Path
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    left = 20 - len(records_in(tmp_path))
+    left = 20 - len(records_in(tmp_path / "result"))
     assert left > 0
     both = [start(path, tmp_path) for _ in range(2)]
     outputs = []
@@ -202,7 +191,7 @@ def test_killed_three_times_and_then_two_at_once_give_the_same(undisturbed: Path
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
         outputs.append(output)
-    assert records_in(tmp_path) == records_in(undisturbed)
+    assert records_in(tmp_path / "result") == records_in(undisturbed / "result")
     for name in ("small.md", "small.csv"):
         assert (tmp_path / "result/tables" / name).read_text() == (undisturbed / "result/tables" / name).read_text()
     # Each run that was left was done by one of the two.
@@ -229,16 +218,16 @@ def test_another_network_is_trained_on_the_recorded_subset(
     monkeypatch.setattr("lcmat.runs.selection.signals_of", lambda *_: pytest.fail("selected anew"))
     text = SMALL.format(epochs=40).replace("model: MLP", "model: MLP\n  cross: [LeNet]")
     assert call(written(tmp_path, text.replace("heatmap", "cross")), *places(tmp_path), "--seed", "0") == 0
-    new = {k: v for k, v in records_in(tmp_path).items() if k not in records_in(undisturbed)}
+    new = {k: v for k, v in records_in(tmp_path / "result").items() if k not in records_in(undisturbed / "result")}
     assert {record["test_model"] for record in new.values()} == {"LeNet"}
     for name, record in new.items():
         same = ("selection", "fraction", "seed", "selection_network")
         twin = next(
             (path, other)
-            for path, other in records_in(undisturbed).items()
+            for path, other in records_in(undisturbed / "result").items()
             if all(other["config"][key] == record["config"][key] for key in same)
         )
-        one, other = (folder / path for folder, path in ((tmp_path, name), (undisturbed, twin[0])))
+        one, other = (folder / "result" / path for folder, path in ((tmp_path, name), (undisturbed, twin[0])))
         assert one.with_suffix(".npz").read_bytes() == other.with_suffix(".npz").read_bytes()
         assert record["cost"] == twin[1]["cost"]
 

@@ -15,36 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-import main
 import methods
 import nets
 from lcmat.command_line import options
 from lcmat.command_line.settings import methods_of, rho_of
 from lcmat.selection.subset import Subset
-from tests.harness import ROOT
+from tests.harness import ROOT, call, places, records_in
 
 # Adam learns within a few steps, so that accuracies tell equal trainings from different ones. A small network will do.
 ADAM = ["--dataset", "digits", "--model", "ResNet10", "--selection_optimizer", "Adam", "--selection_lr", "1e-3"]
 ADAM += ["--optimizer", "Adam", "--lr", "1e-3", "--batch", "32", "--selection_batch", "128"]
 QUICK = [*ADAM, "--selection_epochs", "2", "--epochs", "6", "--test_interval", "3"]
-
-
-def places(folder: Path) -> list[str]:
-    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-
-
-def records_in(folder: Path) -> dict[str, dict]:
-    """Return every record below a result folder but for what may differ between two equal runs."""
-    found = {}
-    for path in sorted(folder.glob("*/*/*.json")):
-        record = json.loads(path.read_text())
-        found[str(path.relative_to(folder))] = {k: v for k, v in record.items() if k not in ("seconds", "environment")}
-    return found
-
-
-def call(*words: object) -> int:
-    """Call main.py in this process."""
-    return options.run_command_line(main.main, [str(word) for word in words])
 
 
 @pytest.fixture(scope="module")

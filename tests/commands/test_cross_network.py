@@ -1,6 +1,5 @@
 """cross_network_generalization.py: other networks on subsets selected, recorded or given."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,30 +7,26 @@ import pytest
 import torch
 
 import cross_network_generalization as script
-from lcmat.command_line import options
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.errors import UserError
 from lcmat.runs.subset_file import read_subset
 from lcmat.selection.subset import Subset
+from tests import harness
+from tests.harness import places, records
 
 QUICK = ["--dataset", "digits", "--model", "MLP", "--selection_epochs", "2", "--epochs", "3", "--batch", "20"]
 QUICK += ["--test_interval", "0", "--test_models", "mlp", "LeNet"]
 
 
 def call(folder: Path, *words: object) -> int:
-    places = ["--save_path", folder / "result", "--cache_path", folder / "cache"]
-    return options.run_command_line(script.main, [str(word) for word in (*QUICK, *places, *words)])
-
-
-def records(folder: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("result/*/*/*.json"))]
+    return harness.call(*QUICK, *places(folder), *words, command=script.main)
 
 
 def test_each_network_is_trained_on_the_same_subset_and_tabulated(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert call(tmp_path, "--selection", "LCMat-S", "Random", "--fraction", "0.05", "--seed", "0", "1") == 0
-    found = records(tmp_path)
+    found = records(tmp_path / "result")
     assert len(found) == 8
     for method in ("LCMat-S", "Uniform"):
         for seed in (0, 1):
@@ -52,7 +47,7 @@ def test_networks_are_trained_on_the_same_synthetic_images(tmp_path: Path, capsy
     """As Table 5 takes them: learned under one network, and once."""
     words = ["--selection", "DM", "RandomReal", "--ipc", "2", "--option", "DM.iterations=3", "DM.batch=4"]
     assert call(tmp_path, *words) == 0
-    found = records(tmp_path)
+    found = records(tmp_path / "result")
     assert len(found) == 4
     for method in ("DM", "RandomReal"):
         pair = [r for r in found if r["selection"] == method]
@@ -64,7 +59,7 @@ def test_networks_are_trained_on_the_same_synthetic_images(tmp_path: Path, capsy
     rows = [line.split("|")[2].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("| 1.542%")]
     assert rows == ["DM", "RandomReal", "DM", "DM", "RandomReal", "RandomReal"]  # and each cell by itself
     assert call(tmp_path, *words, "--test_models", "SVHN-CNN") == 0
-    assert {r["test_model"] for r in records(tmp_path)} == {"MLP", "LeNet", "SVHN-CNN"}
+    assert {r["test_model"] for r in records(tmp_path / "result")} == {"MLP", "LeNet", "SVHN-CNN"}
     assert len(list((tmp_path / "cache/synthetic").glob("*.pt"))) == 2
 
 
@@ -79,7 +74,7 @@ def test_a_subset_from_a_file_is_what_is_trained_on(tmp_path: Path, kind: str) -
         with open(path, "wb") as file:
             np.savez(file, indices=indices, weights=weights, **extra)
     assert call(tmp_path, "--subset", path, "--seed", "0") == 0
-    found = records(tmp_path)
+    found = records(tmp_path / "result")
     assert [r["selection"] for r in found] == ["mine"] * 2
     for record in found:
         subset = Subset.load(tmp_path / "result/digits-MLP/mine" / record["indices"])
@@ -91,7 +86,7 @@ def test_a_subset_from_a_file_is_what_is_trained_on(tmp_path: Path, kind: str) -
     with open(tmp_path / "mine.npz", "wb") as file:
         np.savez(file, indices=indices[::-1])
     assert call(tmp_path, "--subset", tmp_path / "mine.npz") == 0
-    assert len(records(tmp_path)) == 4
+    assert len(records(tmp_path / "result")) == 4
 
 
 @pytest.mark.parametrize(
@@ -114,7 +109,7 @@ def test_bad_subset_files_get_one_line(
     assert call(tmp_path, "--subset", path) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert records(tmp_path) == []
+    assert records(tmp_path / "result") == []
 
 
 def test_absent_and_unfit_npz_files(tmp_path: Path) -> None:

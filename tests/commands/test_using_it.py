@@ -11,19 +11,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-import main
 from lcmat import UserError, data, records, signals_of_batches
-from lcmat.command_line import options
 from lcmat.commands import tables as command
 from lcmat.data.splits import TensorSplit
 from lcmat.reports import comparison
 from lcmat.signals.networks import take_signals
 from lcmat.training import Compute
-from tests.harness import ROOT
-
-
-def call(*words: object) -> int:
-    return options.run_command_line(main.main, [str(word) for word in words])
+from tests.harness import ROOT, call, places
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(folder: Path, place: Path) -> list[object]:
     given = ["--dataset", "ImageFolder", "--data_path", folder, "--model", "MLP", "--selection", "LCMat-S"]
     given += ["--fraction", "0.1", "--selection_epochs", "1", "--epochs", "2", "--test_interval", "0"]
-    return [*given, "--save_path", place / "result", "--cache_path", place / "cache"]
+    return [*given, *places(place)]
 
 
 # --- exports ----------------------------------------------------------------------------------------------------------
@@ -80,8 +74,7 @@ def test_chosen_images_come_to_a_folder_of_their_own(
 
 def test_an_export_after_training_is_of_the_recorded_subset(tmp_path: Path, digits: data.Dataset) -> None:
     given = ["--dataset", "digits", "--model", "MLP", "--selection", "Uniform", "--fraction", "0.02", "--epochs", "1"]
-    places = ["--save_path", tmp_path / "result", "--cache_path", tmp_path / "cache"]
-    assert call(*given, *places, "--export", tmp_path / "out") == 0
+    assert call(*given, *places(tmp_path), "--export", tmp_path / "out") == 0
     (path,) = tmp_path.glob("result/*/*/*.npz")
     chosen = np.load(path)["indices"].tolist()
     assert [int(line) for line in (tmp_path / "out/chosen.txt").read_text().split()] == chosen
@@ -216,14 +209,14 @@ def test_two_folders_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture)
     damaged = tmp_path / "b/digits-MLP/Uniform/fraction0.1-seed9-0.json"
     damaged.write_text('{"half": ')
     run = [str(tmp_path / "a"), str(tmp_path / "b")]
-    assert options.run_command_line(command.main, run) == 0
+    assert call(*run, command=command.main) == 0
     out, err = capsys.readouterr()
     assert "+5.00 ± 0.00" in out
     assert damaged.name in err
     assert damaged.read_text() == '{"half": '
     assert not (tmp_path / "a/tables").exists()
     (tmp_path / "empty").mkdir()
-    assert options.run_command_line(command.main, [str(tmp_path / "a"), str(tmp_path / "empty")]) == 2
+    assert call(tmp_path / "a", tmp_path / "empty", command=command.main) == 2
     assert "no records below" in capsys.readouterr().err
     assert json.loads((tmp_path / "a/digits-MLP/Uniform/fraction0.1-seed0-0.json").read_text())["seed"] == 0
 

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-import main
 import methods
 import nets
 from lcmat import UserError, data, seeds
@@ -51,7 +50,7 @@ from lcmat.training import (
     weighted_cross_entropy,
 )
 from tests import oracles
-from tests.harness import ROOT
+from tests.harness import ROOT, call, places, records_in
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 
@@ -695,23 +694,6 @@ def test_learned_images_beat_real_ones_with_convnet3(name: str, digits16: tuple[
 
 QUICK = ["--dataset", "digits", "--model", "MLP", "--epochs", "8", "--lr", "0.05", "--test_interval", "4"]
 DM = [*QUICK, "--selection", "DM", "--option", "DM.iterations=6", "DM.batch=8"]
-
-
-def places(folder: Path) -> list[str]:
-    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-
-
-def call(*words: object) -> int:
-    return options.run_command_line(main.main, [str(word) for word in words])
-
-
-def records_in(folder: Path) -> dict[str, dict]:
-    """Return every record below a folder but for what may differ between two equal runs."""
-    found = {}
-    for path in sorted(folder.glob("*/*/*.json")):
-        record = json.loads(path.read_text())
-        found[str(path.relative_to(folder))] = {k: v for k, v in record.items() if k not in ("seconds", "environment")}
-    return found
 
 
 def test_condense_evaluate_record_tabulate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

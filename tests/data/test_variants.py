@@ -1,7 +1,6 @@
 """Label noise and long tails: class counts, noise rate, seeds; in the training split alone; in names and records."""
 
 import itertools
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import main
 import methods
 from lcmat import data
 from lcmat.command_line import options
@@ -27,7 +25,7 @@ from lcmat.runs.job import Run
 from lcmat.runs.setup import Settings, make_bench
 from lcmat.training import Compute
 from tests.data.test_data import IDX_FILES, idx
-from tests.harness import ROOT
+from tests.harness import ROOT, call, places, records
 
 
 def balanced(classes: int, size: int) -> torch.Tensor:
@@ -192,28 +190,18 @@ def test_a_dataset_of_fashion_mnists_shape(tmp_path: Path) -> None:
 # ---- through the command line ---------------------------------------------------------------------------------------
 
 
-def call(*words: object) -> int:
-    """Call main.py in this process."""
-    return options.run_command_line(main.main, [str(word) for word in words])
-
-
 QUICK = ["--dataset", "digits", "--model", "MLP", "--epochs", "1", "--batch", "64", "--test_interval", "0"]
 
 
-def records_in(folder: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*/*.json"))]
-
-
 def test_records_and_tables_say_it(tmp_path: Path) -> None:
-    words = [*QUICK, "--selection", "Uniform", "--fraction", "0.1", "--save_path", tmp_path / "result", "--cache_path",
-             tmp_path / "cache"]  # fmt: skip
+    words = [*QUICK, "--selection", "Uniform", "--fraction", "0.1", *places(tmp_path)]
     assert call(*words) == 0
     assert call(*words, "--label_noise", "0.3") == 0
     assert call(*words, "--label_noise", "0.3", "--long_tail", "10") == 0
     assert [path.name for path in sorted((tmp_path / "result").glob("*-MLP"))] == [
         "digits-MLP", "digits-longtail10-noise0.3-MLP", "digits-noise0.3-MLP",
     ]  # fmt: skip
-    clean, both, noisy = records_in(tmp_path / "result")
+    clean, both, noisy = records(tmp_path / "result")
     assert not {"label_noise", "long_tail"} & set(clean["config"])
     assert noisy["config"]["label_noise"] == both["config"]["label_noise"] == 0.3
     assert both["config"]["long_tail"] == 10
@@ -225,9 +213,9 @@ def test_records_and_tables_say_it(tmp_path: Path) -> None:
 
 def test_validation_is_held_out_of_the_changed_set(tmp_path: Path) -> None:
     words = [*QUICK, "--selection", "Uniform", "Full", "--fraction", "0.1", "--long_tail", "5", "--val"]
-    assert call(*words, "--save_path", tmp_path / "result", "--cache_path", tmp_path / "cache") == 0
+    assert call(*words, *places(tmp_path)) == 0
     whole = len(varied(data.load("digits"), long_tail=5).train)
-    full = next(record for record in records_in(tmp_path / "result") if record["selection"] == "Full")
+    full = next(record for record in records(tmp_path / "result") if record["selection"] == "Full")
     assert full["subset_size"] == whole - math.ceil(0.2 * whole)
 
 
@@ -290,7 +278,7 @@ def test_any_method_takes_a_variant(method: str, tmp_path: Path) -> None:
     words = [*QUICK, "--selection", method, "--budget", "40", "--selection_epochs", "1", "--label_noise", "0.2"]
     words += ["--long_tail", "4", "--trials", "2", "--save_path", tmp_path / "result", "--cache_path", tmp_path / "c"]
     assert call(*words) == 0
-    (record,) = records_in(tmp_path / "result")
+    (record,) = records(tmp_path / "result")
     subset = np.load(next((tmp_path / "result").glob("*/*/*.npz")))
     train = varied(data.load("digits"), label_noise=0.2, long_tail=4).train
     assert record["dataset"] == "digits-longtail4-noise0.2"

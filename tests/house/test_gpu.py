@@ -1,7 +1,6 @@
 """On a GPU everything runs, picks what the CPU picks, and repeats itself bit for bit. Skipped where there is none."""
 
 import copy
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-import main
 import nets
 from lcmat import data
 from lcmat.__main__ import main as command
 from lcmat.analysis.analyses import ANALYSES
 from lcmat.augmentation.siamese import Draw
-from lcmat.command_line import options
 from lcmat.condensation.matching_step import Pair, matching_gradient
 from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, accuracy, train
 from tests.condensation.test_condensation import CHEAP as CHEAP_CONDENSING
 from tests.condensation.test_matching import DSA, MATCHINGS, problem, seeded
+from tests.harness import call, places, records, records_in
 from tests.methods.test_every_method import METHODS, Problem, check_form, chosen, make
 
 pytestmark = [
@@ -38,14 +36,9 @@ CHEAP = ["LBCS.trials=3", "LBCS.inner_steps=2", "Probabilistic.outer_steps=2", "
 
 def run(folder: Path, *words: str) -> dict[str, dict]:
     """Call main.py; return the records that are in the folder, without what may differ between equal runs."""
-    places = ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
-    assert options.run_command_line(main.main, [*words, *places]) == 0
-    found = {}
-    for path in sorted((folder / "result").glob("*/*/*.json")):
-        record = json.loads(path.read_text())
-        assert record["environment"]["device"] == "cuda"
-        found[path.name] = {name: value for name, value in record.items() if name not in ("seconds", "environment")}
-    return found
+    assert call(*words, *places(folder)) == 0
+    assert all(record["environment"]["device"] == "cuda" for record in records(folder / "result"))
+    return records_in(folder / "result")
 
 
 def on_the_gpu(problem: Problem) -> Context:

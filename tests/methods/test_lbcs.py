@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import main
 import methods.lbcs
 import nets
 from lcmat import Signals, data
@@ -31,9 +30,9 @@ from lcmat.bilevel.lexicographic import Rules, accepts, alike, asked, begun, pre
 from lcmat.bilevel.trials import TrialFile, read_trials, refine
 from lcmat.command_line import grids, options
 from lcmat.command_line.settings import options_of, settings_of
+from lcmat.commands import _reports
 from lcmat.data.splits import FileSplit, TensorSplit
 from lcmat.errors import UserError
-from lcmat.reports import grids as reports
 from lcmat.reports.figures import search_figure
 from lcmat.runs import pretrained as provision
 from lcmat.runs import selection as experiment
@@ -45,7 +44,7 @@ from lcmat.selection.subset import Subset
 from lcmat.training import Compute, DivergedError, Recipe, evaluate, train
 from methods import get, select
 from tests import oracles
-from tests.harness import ROOT
+from tests.harness import ROOT, call, places
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 
@@ -1147,15 +1146,6 @@ def test_trials_are_the_same_whatever_the_test_set(bench: Callable, digits: data
 # ---- through the pipeline and the command line ----------------------------------------------------------------------
 
 
-def call(*words: object) -> int:
-    """Call main.py in this process."""
-    return options.run_command_line(main.main, [str(word) for word in words])
-
-
-def places(folder: Path) -> list[object]:
-    return ["--save_path", folder / "result", "--cache_path", folder / "cache"]
-
-
 DIGITS = [
     "--dataset", "digits", "--model", "MLP", "--selection", "LBCS", "--trials", "8", "--epochs", "2", "--batch", "32",
     "--test_interval", "0", "--option", "inner_steps=3", "inner_lr=0.01",
@@ -1316,7 +1306,7 @@ ROBUSTNESS = ROOT / "configs" / "lbcs_robustness_fashionmnist.yaml"
 def lines_of(path: Path) -> list:
     """The command lines of a grid."""
     parser = options.build_parser("test")
-    return grids.read_grid(path, [], parser, list(reports.REPORTS)).lines
+    return grids.read_grid(path, [], parser, list(_reports.KNOWN)).lines
 
 
 def test_there_is_an_experiment_for_each_dataset_of_table_2() -> None:

@@ -1,6 +1,5 @@
 """Continual learning: what each step may see, what it is tested on, and that it can be stopped."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from lcmat.runs.setup import Bench, Settings, make_bench
 from lcmat.runs.subset_file import read_subset
 from lcmat.training import Compute, Recipe
 from tests import oracles
+from tests.harness import places, records_in
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 QUICK = [
@@ -34,10 +34,6 @@ QUICK = [
     *("--selection_epochs", "1", "--epochs", "4", "--test_interval", "0", "--device", "cpu", "--precision", "float32"),
     *("--threads", "1", "--evaluations", "2"),
 ]
-
-
-def places(folder: Path) -> list[str]:
-    return ["--save_path", str(folder / "result"), "--cache_path", str(folder / "cache")]
 
 
 def bench_of(dataset: Dataset, folder: Path, **settings: object) -> Bench:
@@ -170,12 +166,8 @@ def test_a_step_is_tested_on_the_classes_seen(digits: Dataset, tmp_path: Path) -
 
 
 def recorded(folder: Path) -> dict[str, dict]:
-    """Return the records by name, without what differs from machine to machine and time to time."""
-    found = {}
-    for path in sorted((folder / "result").glob("*/*/continual*.json")):
-        record = json.loads(path.read_text())
-        found[path.name] = {k: v for k, v in record.items() if k not in ("seconds", "environment")}
-    return found
+    """Return the records of the protocol below a folder, without what may differ between equal runs."""
+    return records_in(folder / "result", "*/*/continual*.json")
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

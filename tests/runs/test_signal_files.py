@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import main
 import methods
-from lcmat.command_line.options import run_command_line
 from lcmat.errors import UserError
 from lcmat.runs.signal_files import load_signals
 from lcmat.selection.subset import Subset
-from tests.harness import ROOT
+from tests.harness import ROOT, call
 from tests.problems import random_problem
 
 
@@ -33,7 +31,7 @@ def test_indices_are_those_of_select(tmp_path: Path, capsys: pytest.CaptureFixtu
     file = saved(tmp_path / "mine.npz")
     words = ["--signals", str(file), "--selection", "LCMat-S", "Uniform", "--fraction", "0.1", "0.2", "--seed", "3"]
     words += ["--rho", "0.5", "--save_path", str(tmp_path / "out")]
-    assert run_command_line(main.main, words) == 0
+    assert call(*words) == 0
     printed = capsys.readouterr().out
     assert printed.count("of 60 samples") == 4
     signals = load_signals(file)
@@ -50,7 +48,7 @@ def test_other_settings_have_other_files(tmp_path: Path) -> None:
     file = saved(tmp_path / "mine.npz")
     for more in (["--rho", "0.5"], ["--rho", "0"], ["--balance", "False"], ["--budget", "6"], ["--rho", "0.5"]):
         words = ["--signals", str(file), "--fraction", "0.1", *more, "--save_path", str(tmp_path / "out")]
-        assert run_command_line(main.main, words) == 0
+        assert call(*words) == 0
     assert len(list((tmp_path / "out").rglob("*.txt"))) == 4
 
 
@@ -59,7 +57,7 @@ def test_dynamics_and_validation_are_read(tmp_path: Path) -> None:
     more = {f"validation_{name}": getattr(other, name).numpy() for name in ("features", "logits", "labels")}
     file = saved(tmp_path / "mine.npz", margin=np.random.default_rng(0).normal(size=(4, 60)), **more)
     words = ["--signals", str(file), "--selection", "CCS", "Glister-Val", "--save_path", str(tmp_path / "out")]
-    assert run_command_line(main.main, words) == 0
+    assert call(*words) == 0
     assert len(list((tmp_path / "out").rglob("*.txt"))) == 2
 
 
@@ -85,16 +83,16 @@ NPY = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04 cut off", NPY])
 def test_damaged_files(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "bad.npz").write_bytes(content)
-    assert run_command_line(main.main, ["--signals", str(tmp_path / "bad.npz")]) == 2
+    assert call("--signals", tmp_path / "bad.npz") == 2
     assert "numpy.savez" in capsys.readouterr().err
 
 
 def test_missing_files_and_needs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert run_command_line(main.main, ["--signals", str(tmp_path / "none.npz")]) == 2
+    assert call("--signals", tmp_path / "none.npz") == 2
     assert "no such file" in capsys.readouterr().err
     file = saved(tmp_path / "mine.npz")
     words = ["--signals", str(file), "--selection", "Forgetting", "--save_path", str(tmp_path / "out")]
-    assert run_command_line(main.main, words) == 2
+    assert call(*words) == 2
     assert "Forgetting needs dynamics" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.txt"))
 
