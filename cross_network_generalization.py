@@ -13,7 +13,9 @@ from pathlib import Path
 from lcmat.command_line import options, planning
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
-from lcmat.runs import queue as jobs
+from lcmat.records import slug
+from lcmat.runs import queue
+from lcmat.runs.job import Job
 
 TEST_MODELS = ["VGG16", "InceptionV3", "WRN-16-8"]
 
@@ -27,25 +29,28 @@ def main(argv: list[str]) -> int:
     group.add_argument("--test_models", nargs="+", metavar="NET", default=TEST_MODELS, help="networks to train")
     group.add_argument("--subset", metavar="FILE", help="indices to train on, .npz or text, in place of --selection")
     args = options.parse(argv, parser)
-    planned = planning.plan([args], REGISTRY)
-    print(planning.headline(planned[0].bench), flush=True)
+    with planning.planned([args], REGISTRY) as jobs:
+        return _run(args, jobs)
 
-    def tell(number: int, _: jobs.Job, record: dict, known: bool) -> None:
-        print(f"[{number + 1}/{len(planned)}] {jobs.in_words(record, known)}", flush=True)
 
-    done, failed = jobs.work(planned, tell)
+def _run(args, jobs: list[Job]) -> int:
+    """Do the runs, and write and print the table."""
+    print(planning.headline(jobs[0].setup), flush=True)
+
+    def tell(number: int, _: Job, record: dict, known: bool) -> None:
+        print(f"[{number + 1}/{len(jobs)}] {queue.in_words(record, known)}", flush=True)
+
+    done, failed = queue.work(jobs, tell)
     if not done:
-        jobs.complain(planned, failed)
-    name = f"cross-{planned[0].config['dataset'].replace(':', '-').replace('/', '-')}-{args.model}"
-    title = f"Cross-architecture generalisation: {args.dataset}, selected with {args.subset or args.model}"
+        queue.raise_if_any_diverged(jobs, failed)
+    dataset, model = jobs[0].config["dataset"], jobs[0].setup.settings.model
+    name = f"cross-{slug(dataset)}-{model}"
+    title = f"Cross-architecture generalisation: {dataset}, selected with {args.subset or model}"
     if args.subset:
-        name, title = (
-            f"{name}-{Path(args.subset).stem}",
-            f"Networks on the subset {Path(args.subset).name}: {args.dataset}",
-        )
-    paths = _reports.write(name, title, {"cross": {}}, planned, Path(args.save_path))
+        name, title = f"{name}-{Path(args.subset).stem}", f"Networks on the subset {Path(args.subset).name}: {dataset}"
+    paths = _reports.write(name, title, {"cross": {}}, jobs, Path(args.save_path))
     print(f"\n{paths[0].read_text()}\nwritten to {', '.join(str(path) for path in paths)}")
-    jobs.complain(planned, failed)
+    queue.raise_if_any_diverged(jobs, failed)
     return 0
 
 

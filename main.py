@@ -10,16 +10,17 @@ import sys
 from pathlib import Path
 
 from lcmat.command_line import options, planning
-from lcmat.command_line.settings import settings_of
+from lcmat.command_line.request import request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.reports import table_text, tables
 from lcmat.reports.continual import continual_markdown, write_continual
-from lcmat.runs import queue as jobs
-from lcmat.runs import selection as experiment
+from lcmat.runs import queue
 from lcmat.runs.export import check_export, export
-from lcmat.runs.signal_files import load_signals, select_to_files
-from lcmat.selection.subset import Subset
+from lcmat.runs.job import Job
+from lcmat.runs.selection import select_to_files
+from lcmat.runs.signal_files import Selected, load_signals, select_from
+from lcmat.selection import Subset
 
 
 def main(argv: list[str]) -> int:
@@ -28,65 +29,69 @@ def main(argv: list[str]) -> int:
     args = options.parse(argv)
     if args.signals:
         return _select_from_signals(args)
-    planned = planning.plan([args], REGISTRY)
-    if args.export:
-        planning.need_one_run(planned, "--export")
-        check_export(Path(args.export))
-    print(planning.headline(planned[0].bench), flush=True)
-    if args.select_only:
-        return _select_only(args, planned)
-    done, failed = jobs.work(planned, lambda number, _, record, known: _tell(number, len(planned), record, known))
+    with planning.planned([args], REGISTRY) as jobs:
+        if args.export:
+            planning.need_one_run(jobs, "--export")
+            check_export(Path(args.export))
+        print(planning.headline(jobs[0].setup), flush=True)
+        return _select_only(args, jobs) if args.select_only else _run(args, jobs)
+
+
+def _run(args, jobs: list[Job]) -> int:
+    """Do the runs, and write and print their tables."""
+    done, failed = queue.work(jobs, lambda number, _, record, known: _tell(number, len(jobs), record, known))
     if not done:
-        jobs.complain(planned, failed)
-    if planned[0].bench.settings.steps is not None:
-        report(write_continual(planned[0].bench.settings.save_path)[1])
+        queue.raise_if_any_diverged(jobs, failed)
+    save_path = jobs[0].setup.settings.save_path
+    if jobs[0].kind.protocol == "continual":
+        report(write_continual(save_path)[1])
         print(f"\n{continual_markdown(done)}", end="")
-        jobs.complain(planned, failed)
-        return 0
-    _, damaged = table_text.write_tables(planned[0].bench.settings.save_path)
-    report(damaged)
-    print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
+    else:
+        _, damaged = table_text.write_tables(save_path)
+        report(damaged)
+        print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
     if args.export:
-        _export(args, planned[0], Subset.load(jobs.record_paths(planned)[0].with_suffix(".npz")))
-    jobs.complain(planned, failed)
+        _export(args, jobs[0], Subset.load(jobs[0].path.with_suffix(".npz")))
+    queue.raise_if_any_diverged(jobs, failed)
     return 0
 
 
-def _select_only(args, planned: list[jobs.Job]) -> int:
+def _select_only(args, jobs: list[Job]) -> int:
     """Select, and write the indices, without training on them."""
-    for job in planned:
-        subset, text = experiment.select_to_files(job.bench, job.run)
+    for job in jobs:
+        subset, text = select_to_files(job.setup, job.run)
         print(f"{job.run.method.name}, seed {job.run.seed}: {len(subset):,} images: {text}", flush=True)
         if args.export:
             _export(args, job, subset)
     return 0
 
 
-def _export(args, job: jobs.Job, subset: Subset) -> None:
-    count = export(job.bench.dataset, subset, Path(args.export), args.link)
+def _export(args, job: Job, subset: Subset) -> None:
+    count = export(job.setup.dataset, subset, Path(args.export), args.link)
     how = "linked to" if args.link else "written"
     print(f"{count:,} images {how} in {args.export}/train, listed in chosen.txt beside it")
 
 
 def _select_from_signals(args) -> int:
     """Select from a file of signals, without images, networks or training; write the indices."""
-    chosen, settings = planning.resolve(args, REGISTRY), settings_of(args)
+    request = request_of(args, REGISTRY)
     path = Path(args.signals)
     signals = load_signals(path)
-    for run in planning.runs_of(args, chosen):
-        size = {"budget": run.budget} if run.fraction is None else {"fraction": run.fraction}
-        how = {"balanced": settings.balance, "seed": run.seed, **experiment.options_of(settings, run.method)}
-        subset, text = select_to_files(path, signals, run.method, size, how, settings.save_path, settings.memory)
-        cost = "" if subset.cost is None else f", L = {subset.cost:.6g}"
-        print(
-            f"{run.method.name}, seed {run.seed}: {len(subset):,} of {len(signals):,} samples{cost}: {text}", flush=True
-        )
+    with planning.machine([request]):
+        for run in request.runs():
+            asked = Selected.of(run, request.settings.balance)
+            subset, text = select_from(path, signals, asked, request.settings.save_path)
+            cost = "" if subset.cost is None else f", L = {subset.cost:.6g}"
+            print(
+                f"{run.method.name}, seed {run.seed}: {len(subset):,} of {len(signals):,} samples{cost}: {text}",
+                flush=True,
+            )
     return 0
 
 
 def _tell(number: int, total: int, record: dict, known: bool) -> None:
     """Print what a run came to."""
-    print(f"[{number + 1}/{total}] {jobs.in_words(record, known)}", flush=True)
+    print(f"[{number + 1}/{total}] {queue.in_words(record, known)}", flush=True)
 
 
 if __name__ == "__main__":

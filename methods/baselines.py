@@ -23,4 +23,4 @@ def full(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
 
 UNIFORM = Method("Uniform", uniform, needs=())
 FIRST_IN_ORDER = Method("FirstInOrder", first_in_order, needs=())
-FULL = Method("Full", full, needs=(), nested=False, everything=True)
+FULL = Method("Full", full, needs=(), nested=False, ignores_budget=True)

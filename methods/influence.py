@@ -188,4 +188,4 @@ def resolve(classes: int, features: int, damping: float, swaps: int) -> dict[str
     return {"damping": float(damping), "swaps": int(swaps)}
 
 
-INFLUENTIAL = Method("Influential", influential, nested=False, joint=True, resolve=resolve)
+INFLUENTIAL = Method("Influential", influential, nested=False, picks_all_groups=True, resolve=resolve)

@@ -202,7 +202,7 @@ def _other(name: object) -> Method:
     from methods import get  # here, since the package imports this file
 
     method = get(str(name))
-    if method.everything or method.free_size:
+    if method.ignores_budget or method.chooses_size:
         raise UserError(f"LBCS cannot start from {method.name}: it takes the subset of a method with a given size")
     return method
 
@@ -247,5 +247,12 @@ def resolve(classes: int, features: int, **options: object) -> dict[str, object]
 
 
 LBCS = Method(
-    "LBCS", lbcs, needs=("training",), nested=False, joint=True, resolve=resolve, free_size=True, needs_under=needs
+    "LBCS",
+    lbcs,
+    needs=("training",),
+    nested=False,
+    picks_all_groups=True,
+    resolve=resolve,
+    chooses_size=True,
+    needs_under=needs,
 )

@@ -140,5 +140,5 @@ def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, st
 
 
 PROBABILISTIC = Method(
-    "Probabilistic", probabilistic, needs=("training.recipe",), nested=False, joint=True, resolve=resolve
+    "Probabilistic", probabilistic, needs=("training.recipe",), nested=False, picks_all_groups=True, resolve=resolve
 )

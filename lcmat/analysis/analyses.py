@@ -134,7 +134,7 @@ def _layer_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
 
 
 def _network_sharpness(group: Group, case: Case, how: How) -> dict[str, float]:
-    train, compute = group.bench.dataset.train, replace(group.bench.compute, precision=how.network_precision)
+    train, compute = group.setup.dataset.train, replace(group.setup.compute, precision=how.network_precision)
     sample = train.take(loss_surface.stratified(train.labels, how.images))
     chosen = train.take(torch.from_numpy(case.subset.indices))
     weights = loss_surface.relative_weights(case.subset, len(chosen))
@@ -155,7 +155,7 @@ def landscapes(groups: list[Group], how: How) -> dict[str, list[Row]]:
     places = np.linspace(-how.span, how.span, how.points).tolist()
     rows = []
     for group in groups:
-        train = group.bench.dataset.train
+        train = group.setup.dataset.train
         sample = loss_surface.stratified(train.labels, how.images)
         several = [(_of_t(group, len(sample)), sample, loss_surface.relative_weights(None, len(sample)))]
         for case in group.cases:
@@ -191,8 +191,8 @@ def _losses(group: Group, how: How, images: Tensor, places: list[float]) -> Tens
 
 
 def _losses_of_part(group: Group, how: How, part: Tensor, places: list[float], label: str) -> dict[str, Tensor]:
-    compute = replace(group.bench.compute, precision=how.network_precision)
-    split = group.bench.dataset.train.take(part)
+    compute = replace(group.setup.compute, precision=how.network_precision)
+    split = group.setup.dataset.train.take(part)
     return {"losses": loss_surface.landscape(group.network, split, compute, places, label)}
 
 

@@ -17,7 +17,7 @@ from lcmat.data.splits import Dataset
 from lcmat.errors import UserError
 from lcmat.reports.figures import save_figure
 from lcmat.reports.found import Found
-from lcmat.runs.queue import Job, record_paths
+from lcmat.runs.job import Job
 from lcmat.selection.subset import Subset
 
 Pictures = tuple[torch.Tensor, np.ndarray]  # uint8 (m, c, h, w) and labels (m,)
@@ -34,7 +34,7 @@ def images(found: Found, jobs: list[Job], fraction: float | None = None, seed: i
     here = {r["selection"]: job for job, r in there if (r["fraction"], r["seed"]) == (fraction, seed)}
     if not here:
         raise UserError(f"{found.name}: no run of fraction {fraction:g} and seed {seed} is recorded")
-    dataset = next(iter(here.values())).bench.dataset
+    dataset = next(iter(here.values())).setup.dataset
     pictures = {name: _pictures(job) for name, job in here.items()}
     title = f"{dataset.name}, {100 * fraction:.4g}%, seed {seed}"
     name = found.name + "-images" * (not found.alone)
@@ -43,12 +43,12 @@ def images(found: Found, jobs: list[Job], fraction: float | None = None, seed: i
 
 def _pictures(job: Job) -> Pictures:
     """Return the images that a recorded run chose or made, and their labels."""
-    (path,) = record_paths([job])
+    path = job.path
     if "condensing" in job.config:
         made = Synthetic.load(path.with_suffix(".pt"))
         return made.images.clamp(0, 1).mul(255).round().byte(), made.labels.numpy()
     subset = Subset.load(path.with_suffix(".npz"))
-    return pictures_of(job.bench.dataset, subset), subset.classes
+    return pictures_of(job.setup.dataset, subset), subset.classes
 
 
 def contact_sheet(pictures: dict[str, Pictures], classes: int, title: str, name: str, folder: Path) -> list[Path]:

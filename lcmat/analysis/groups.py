@@ -16,17 +16,14 @@ from lcmat.analysis.loss_difference import coefficients
 from lcmat.errors import UserError
 from lcmat.files import save_tensors
 from lcmat.last_layer import LastLayer
+from lcmat.records.keys import FORMATS
 from lcmat.reports.tables import row_names
-from lcmat.runs import pretrained as provision
-from lcmat.runs import selection as experiment
-from lcmat.runs.condensation import is_condensation
-from lcmat.runs.queue import Job
-from lcmat.runs.setup import Bench
+from lcmat.runs import pretrained, selection
+from lcmat.runs.job import Job
+from lcmat.runs.setup import Setup
 from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 
-# Part of every cache key: raise it when the meaning of what an analysis keeps changes.
-CACHE_FORMAT = 1
 Row = dict[str, object]
 
 
@@ -55,7 +52,7 @@ class Case:
 class Group:
     """The cases of one f_T. network_name: what tells it from others of the same seed, "" if there are none."""
 
-    bench: Bench
+    setup: Setup
     seed: int
     network_name: str
     cases: list[Case]
@@ -67,12 +64,12 @@ class Group:
     @functools.cached_property
     def network(self) -> nn.Module:
         """f_T."""
-        return provision.network_of(self.bench, self.seed)
+        return pretrained.network_of(self.setup, self.seed)
 
     @functools.cached_property
     def signals(self) -> Signals:
         """Its signals on all samples of T."""
-        return provision.signals_of_network(self.bench, self.seed)
+        return pretrained.signals_of_network(self.setup, self.seed)
 
     @functools.cached_property
     def layer(self) -> LastLayer:
@@ -86,10 +83,10 @@ class Group:
     def kept(self, what: Row, case: Case | None, make: Callable[[], dict]) -> dict:
         """Return what `make` returns, from the cache if it was made before for the same network and subset."""
         subset = None if case is None else case.key
-        network = provision.cache_key(self.bench, provision.Selector(self.seed, None))
-        key = records.config_hash({"format": CACHE_FORMAT, "network": network, "subset": subset, **what})
-        path = self.bench.settings.cache_path / "analyses" / f"{key}.pt"
-        value = provision.cached(path)
+        network = pretrained.cache_key(self.setup, pretrained.NetworkId(self.seed, None))
+        key = records.config_hash({"format": FORMATS["analyses"], "network": network, "subset": subset, **what})
+        path = self.setup.settings.cache_path / "analyses" / f"{key}.pt"
+        value = pretrained.cached(path)
         if value is None:
             value = make()
             save_tensors(path, value)
@@ -109,22 +106,22 @@ def groups_of(jobs: list[Job]) -> list[Group]:
     seen: set[str] = set()
     bar = tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False)
     for job, network in zip(bar, _networks(jobs), strict=True):
-        key = experiment.selection_key(job.config)
+        key = selection.selection_key(job.config)
         if key in seen:  # of several networks that are trained on one subset
             continue
         seen.add(key)
-        bench, seed = job.bench, job.run.seed
-        place = (id(bench.dataset), provision.cache_key(bench, provision.Selector(seed, None)), seed)
-        group = groups.setdefault(place, Group(bench, seed, network, []))
-        subset, facts = experiment.saved_subset(bench, job.run)
-        reads_network = bool(job.run.needs & provision.OF_THE_NETWORK)
-        if reads_network and bench.ratio(job.run) is None:  # a held-out split makes it another network by intent
+        setup, seed = job.setup, job.run.seed
+        place = (id(setup.dataset), pretrained.cache_key(setup, pretrained.NetworkId(seed, None)), seed)
+        group = groups.setdefault(place, Group(setup, seed, network, []))
+        subset, facts = selection.saved_subset(setup, job.run)
+        reads_network = bool(job.run.needs & pretrained.OF_THE_NETWORK)
+        if reads_network and setup.ratio(job.run) is None:  # a held-out split makes it another network by intent
             _check_network(group, facts)
         case = Case(names[key], job.config["fraction"], seed, subset)
         found.append((group, case, reads_network))
     for group, case, reads_network in found:
         # A subset that no network chose is measured by every one of its seed.
-        of_all = [one for one in groups.values() if (one.bench.dataset, one.seed) == (group.bench.dataset, group.seed)]
+        of_all = [one for one in groups.values() if (one.setup.dataset, one.seed) == (group.setup.dataset, group.seed)]
         for one in [group] if reads_network else of_all:
             one.cases.append(replace(case, method=one.named(case.method)))
     if not groups:
@@ -133,15 +130,15 @@ def groups_of(jobs: list[Job]) -> list[Group]:
 
 
 def _whole(job: Job) -> bool:
-    if is_condensation(job.run):
+    if "condensing" in job.config:
         raise UserError(f"{job.run.method.name} makes images; an analysis of the loss on T takes subsets of T")
-    return job.run.method.everything
+    return job.run.method.ignores_budget
 
 
 def _names(jobs: list[Job]) -> dict[str, str]:
     """Return what to call each job's subset: its method, with its options where that was run with several sets."""
     names = row_names([{**job.config, "config": job.config} for job in jobs])
-    return {experiment.selection_key(job.config): name for job, name in zip(jobs, names, strict=True)}
+    return {selection.selection_key(job.config): name for job, name in zip(jobs, names, strict=True)}
 
 
 def _networks(jobs: list[Job]) -> list[str]:
@@ -153,18 +150,18 @@ def _networks(jobs: list[Job]) -> list[str]:
 
 def _of_the_network(job: Job) -> dict[str, object]:
     """Return what determines f_T, but for its seed."""
-    dataset = {"dataset": job.bench.dataset.name, "image_size": job.bench.dataset.image_shape[1]}
-    network = provision.network_configuration(job.bench, provision.Selector(job.run.seed, None))
-    return {**dataset, "precision": str(job.bench.compute.precision), **network, "seed": None}
+    dataset = {"dataset": job.setup.dataset.name, "image_size": job.setup.dataset.image_shape[1]}
+    network = pretrained.network_configuration(job.setup, pretrained.NetworkId(job.run.seed, None))
+    return {**dataset, "precision": str(job.setup.compute.precision), **network, "seed": None}
 
 
 def _check_network(group: Group, recorded: dict | None) -> None:
     """Warn if a subset was chosen by another network than f_T here: threads and processors round differently."""
     names = ("train_accuracy", "sha256")
-    own = provision.facts_of_network(group.bench, group.seed) if recorded else {}
+    own = pretrained.facts_of_network(group.setup, group.seed) if recorded else {}
     if recorded and any(name in recorded and recorded[name] != own.get(name) for name in names):
         warnings.warn(
-            f"the network of seed {group.seed} in {group.bench.settings.cache_path} is not the one that chose the "
+            f"the network of seed {group.seed} in {group.setup.settings.cache_path} is not the one that chose the "
             f"recorded subsets (training accuracy {own.get('train_accuracy')}%, not "
             f"{recorded.get('train_accuracy')}%): it was trained with other threads or on another processor. "
             f"Numbers will differ; for the recorded ones give an empty --cache_path and the --threads of the records",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from lcmat.runs import pretrained as provision
-from lcmat.runs.queue import Job
+from lcmat.runs import pretrained
+from lcmat.runs.job import Job
 
 
 def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
@@ -32,8 +32,8 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
     total, unknown, networks = 0.0, 0, set()
     made = {record["config"]["condensing"] for record in known if "condensing" in record["config"]}
     for job in jobs:
-        config, bench = job.config, job.bench
-        size = max(1, round(config["fraction"] * len(bench.part(job.run)[0])))
+        config, setup = job.config, job.setup
+        size = max(1, round(config["fraction"] * len(setup.part(job.run)[0])))
         speed = speeds.get(_kind(config))
         choice, images = choosing.get(_choice(config)), config.get("condensing")
         if choice is None and images is None:  # the options of condensation change its time a hundredfold
@@ -41,11 +41,11 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
         unknown += speed is None or (choice is None and images not in made)
         total += 0.0 if images in made else statistics.median(choice or [0.0])
         made |= {images} - {None}
-        total += statistics.median(speed) * _load(size, config, len(bench.dataset.test)) if speed else 0.0
-        for selector in provision.selectors(bench, job.run):
-            key = provision.cache_key(bench, selector)
+        total += statistics.median(speed) * _load(size, config, len(setup.dataset.test)) if speed else 0.0
+        for network_id in pretrained.network_ids(setup, job.run):
+            key = pretrained.cache_key(setup, network_id)
             epochs = (config["selection_network"] or {}).get("epochs")
-            if key in networks or epochs is None or provision.is_taken(bench, selector):
+            if key in networks or epochs is None or pretrained.is_taken(setup, network_id):
                 continue
             networks.add(key)
             total += epochs * statistics.median(pretraining.get(_origin(config), [0.0]))
@@ -54,7 +54,7 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
 
 def _test_images(jobs: list[Job], dataset: str) -> int:
     """Return how many test images the dataset has, or 0 if none of the jobs is on it."""
-    return next((len(job.bench.dataset.test) for job in jobs if job.config["dataset"] == dataset), 0)
+    return next((len(job.setup.dataset.test) for job in jobs if job.config["dataset"] == dataset), 0)
 
 
 def _kind(config: dict) -> tuple:

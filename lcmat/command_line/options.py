@@ -48,7 +48,7 @@ class Formatter(argparse.HelpFormatter):
         )
 
 
-class OneOfTwo(argparse.Action):
+class LastOf(argparse.Action):
     """Flags for one thing, of which the last one counts: flags win over a script's or a file's."""
 
     def __init__(self, *args: object, other: str, **options: object) -> None:
@@ -133,7 +133,7 @@ def _add_selection(group) -> None:
     add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods, or all")
     add(
         "--fraction",
-        action=OneOfTwo,
+        action=LastOf,
         other="budget ipc",
         nargs="+",
         **FLOAT,
@@ -142,21 +142,21 @@ def _add_selection(group) -> None:
     add(
         "--budget",
         "--init_size",
-        action=OneOfTwo,
+        action=LastOf,
         other="fraction ipc",
         nargs="+",
         **INT,
         help="numbers of samples, in place of --fraction; to LBCS, where it starts",
     )
-    add("--ipc", action=OneOfTwo, other="fraction budget", nargs="+", **INT, help="so many images of each class")
+    add("--ipc", action=LastOf, other="fraction budget", nargs="+", **INT, help="so many images of each class")
     add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
-    add("--rho", action=OneOfTwo, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
+    add("--rho", action=LastOf, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
-    add("--weights", default=False, **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights")
+    add("--weights", **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights (default: False)")
     add(
         "--greedy",
-        default="exact",
-        help="facility location: exact, stochastic or partition, for classes beyond 100,000",
+        metavar="HOW",
+        help="facility location: exact (default), stochastic or partition, for classes beyond 100,000",
     )
     add(
         "--memory",
@@ -175,8 +175,8 @@ def _add_selection(group) -> None:
 
 def _add_condensation(group) -> None:
     add = group.add_argument
-    add("--factor", **INT, default=1, help="images stored in each synthetic one, squared")
-    add("--backpack", default=False, **SWITCH, help="LCMat-C: gradient variance by BackPACK, not in closed form")
+    add("--factor", **INT, help="images stored in each synthetic one, squared (default: 1)")
+    add("--backpack", **SWITCH, help="LCMat-C: gradient variance by BackPACK, not in closed form")
     add("--snapshots", **INT, default=10, help="synthetic images saved while they are learned; 0: none")
 
 
@@ -231,7 +231,7 @@ def _add_protocol(group) -> None:
 def _add_released(group) -> None:
     add = group.add_argument
     add("--gpu", nargs="+", **INT, help="use CUDA device N where there is one")
-    add("--eps", action=OneOfTwo, other="rho", type=float, metavar="E", help="the same as --rho 2E")
+    add("--eps", action=LastOf, other="rho", type=float, metavar="E", help="the same as --rho 2E")
     add("--kernel", metavar="NAME", help="of --selection Submodular: worst, adacore, grad_l2 or cosine")
     add("--submodular", default="GraphCut", metavar="NAME", help="the function of --kernel cosine")
     add("--submodular_greedy", metavar="NAME", help="no effect: all exact ones pick the same")
@@ -247,7 +247,7 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
     first, _ = parser.parse_known_args(list(argv))
     defaults = _from_yaml(Path(first.config), parser) if first.config else []
     args, extra = parser.parse_known_args([*defaults, *argv])
-    args.given = _given(parser, [*defaults, *argv])
+    args.explicit = _explicit(parser, [*defaults, *argv])
     if extra:
         flags = [word for word in parser._option_string_actions if word.startswith("--")]
         word = extra[0].split("=")[0]
@@ -257,7 +257,7 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
     return args
 
 
-def _given(parser: Parser, words: list[str]) -> set[str]:
+def _explicit(parser: Parser, words: list[str]) -> set[str]:
     """Return the names of the flags that the words set, whatever to."""
     unset = object()
     blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})

@@ -6,7 +6,7 @@ from pathlib import Path
 from lcmat.analysis.contact_sheet import images
 from lcmat.records import read_record
 from lcmat.reports import found, grids
-from lcmat.runs.queue import Job, record_paths
+from lcmat.runs.job import Job
 
 # Contact sheets show the data's images, which records do not hold.
 KNOWN = (*grids.REPORTS, "images")
@@ -14,6 +14,6 @@ KNOWN = (*grids.REPORTS, "images")
 
 def write(name: str, title: str, asked: dict[str, dict[str, object]], jobs: list[Job], save_path: Path) -> list[Path]:
     """Write the reports asked for, by name with options, and return the files. UserError if no run is recorded."""
-    there = [read_record(path) for path in record_paths(jobs)]
+    there = [read_record(job.path) for job in jobs]
     what = found.Found(name, title, [job.config for job in jobs], there, save_path, alone=len(asked) == 1)
     return found.write(what, asked, grids.REPORTS | {"images": functools.partial(images, jobs=jobs)})

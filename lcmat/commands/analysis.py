@@ -12,16 +12,19 @@ from pathlib import Path
 
 import torch
 
+import methods
 from lcmat.analysis import analyses
 from lcmat.analysis.figures import draw
 from lcmat.analysis.groups import groups_of
 from lcmat.command_line import grids, options, planning
-from lcmat.command_line.settings import rho_of
+from lcmat.command_line.released_flags import rho_of
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
 from lcmat.errors import UserError, lookup
 from lcmat.files import write_text
+from lcmat.records import slug
 from lcmat.reports.table_text import markdown
+from lcmat.runs.job import Job
 
 KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
 
@@ -37,14 +40,20 @@ def main(argv: list[str]) -> int:
     analysis = lookup("analysis", argv[0], list(analyses.ANALYSES))
     lines, title, name = _asked(argv[1:], parser)
     how = _how(lines[0])
-    planned = planning.plan(lines, REGISTRY)
-    save_path = planned[0].bench.settings.save_path
-    print(planning.headline(planned[0].bench), flush=True)
-    groups = groups_of(planned)
+    with planning.planned(lines, REGISTRY) as jobs:
+        return _measured(analysis, how, jobs, (lines[0].name or name, title))
+
+
+def _measured(analysis: str, how: analyses.How, jobs: list[Job], named: tuple[str, str]) -> int:
+    """Measure the subsets of the jobs, and write and print what came of it; named: name and title, or empty."""
+    name, title = (given or _slug(jobs[0]) for given in named)
+    save_path = jobs[0].setup.settings.save_path
+    print(planning.headline(jobs[0].setup), flush=True)
+    groups = groups_of(jobs)
     rows = analyses.ANALYSES[analysis](groups, how)
-    name = f"{analysis}-{lines[0].name or name or _slug(planned[0])}"
+    name = f"{analysis}-{name}"
     paths = [_write(some, save_path / "tables" / f"{name}{suffix}.csv") for suffix, some in rows.items()]
-    paths += draw(analysis, rows, title or _slug(planned[0]), how.radius, save_path / "figures", name)
+    paths += draw(analysis, rows, title, how.radius, save_path / "figures", name)
     print(_summary(rows[""]))
     print("\n".join(str(path) for path in paths))
     return 0
@@ -97,7 +106,7 @@ def _with_files(lines: list) -> list:
     files = first.subset or []
     for line in lines:
         line.subset = None
-        found += [line] if not files or "selection" in line.given else []
+        found += [line] if not files or "selection" in line.explicit else []
     for file in files:
         found.append(copy.copy(first))
         found[-1].subset = file
@@ -115,9 +124,10 @@ def _how(args) -> analyses.How:
     precision = lookup("precision", args.network_precision, ("float32", "bfloat16"))
     if args.network_steps < 0:
         raise UserError(f"--network_steps must not be negative, not {args.network_steps}")
+    rho, usual = rho_of(args), methods.get("LCMat-S").options["rho"]
     return analyses.How(
         radius=args.radius,
-        objective=(rho_of(args), args.K),
+        objective=(usual if rho is None else rho, args.K),
         starts=args.starts,
         steps=args.ascent_steps,
         network_starts=args.network_starts,
@@ -129,8 +139,8 @@ def _how(args) -> analyses.How:
     )
 
 
-def _slug(job: planning.Job) -> str:
-    return f"{job.config['dataset'].replace(':', '-').replace('/', '-')}-{job.bench.settings.model}"
+def _slug(job: Job) -> str:
+    return f"{slug(job.config['dataset'])}-{job.setup.settings.model}"
 
 
 def _write(rows: list[dict], path: Path) -> Path:

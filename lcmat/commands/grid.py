@@ -13,7 +13,8 @@ from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
-from lcmat.runs import queue as jobs
+from lcmat.runs import queue
+from lcmat.runs.job import Job
 from lcmat.training import DivergedError
 
 
@@ -32,8 +33,12 @@ def main(argv: list[str]) -> int:
     grid = grids.read_grid(Path(argv[0]), argv[1:], parser, list(_reports.KNOWN))
     for args in grid.lines:
         args.resume = True if args.resume is None else args.resume
-    planned = planning.plan(grid.lines, REGISTRY)
-    save_path = planned[0].bench.settings.save_path
+    with planning.planned(grid.lines, REGISTRY) as jobs:
+        return _run(grid, jobs)
+
+
+def _run(grid: grids.Grid, planned: list[Job]) -> int:
+    save_path = planned[0].setup.settings.save_path
     found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
     report([path for _, damaged in found for path in damaged])
     _announce(grid, planned, [record for known, _ in found for record in known])
@@ -42,19 +47,17 @@ def main(argv: list[str]) -> int:
     failed = {} if grid.lines[0].report else _work(planned)
     paths = _reports.write(grid.name, grid.title, grid.reports, planned, save_path)
     print("\n" + "\n".join(str(path) for path in paths))
-    jobs.complain(planned, failed)
+    queue.raise_if_any_diverged(planned, failed)
     return 0
 
 
-def _announce(grid: grids.Grid, planned: list[jobs.Job], known: list[dict]) -> None:
+def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
     """Print how much there is to do, and how long that may take."""
-    left = [
-        job for job, path in zip(planned, jobs.record_paths(planned), strict=True) if records.read_record(path) is None
-    ]
+    left = [job for job in planned if records.read_record(job.path) is None]
     seconds, unknown = estimate.estimate(left, known)
     print(f"{grid.title}: {len(planned)} runs, {len(planned) - len(left)} recorded, {len(left)} to do")
-    for bench in {id(job.bench.dataset): job.bench for job in planned}.values():
-        print(planning.headline(bench))
+    for setup in {id(job.setup.dataset): job.setup for job in planned}.values():
+        print(planning.headline(setup))
     if left:
         about = f"about {estimate.duration(seconds)} in one process, by the runs recorded" if seconds else ""
         if unknown:
@@ -64,11 +67,11 @@ def _announce(grid: grids.Grid, planned: list[jobs.Job], known: list[dict]) -> N
         print(about, flush=True)
 
 
-def _work(planned: list[jobs.Job]) -> dict[int, DivergedError]:
+def _work(planned: list[Job]) -> dict[int, DivergedError]:
     """Do the runs, with a line for each and the time that is left; return what diverged."""
     started, made, seen = time.monotonic(), 0, 0
 
-    def tell(_: int, __: jobs.Job, record: dict, known: bool) -> None:
+    def tell(_: int, __: Job, record: dict, known: bool) -> None:
         nonlocal made, seen
         seen += 1
         if known:
@@ -76,8 +79,8 @@ def _work(planned: list[jobs.Job]) -> dict[int, DivergedError]:
         made += 1
         left = (len(planned) - seen) * (time.monotonic() - started) / made
         ahead = f"; about {estimate.duration(left)} left" if seen < len(planned) else ""
-        print(f"[{seen}/{len(planned)}] {jobs.in_words(record, known)}{ahead}", flush=True)
+        print(f"[{seen}/{len(planned)}] {queue.in_words(record, known)}{ahead}", flush=True)
 
-    done, failed = jobs.work(planned, tell)
+    done, failed = queue.work(planned, tell)
     print(f"{len(done)} of {len(planned)} runs recorded, {made} of them by this process", file=sys.stderr)
     return failed

@@ -33,7 +33,7 @@ class Condenser:
     # What is asked of a selection method: condensation reads no signals, and its size is not everything.
     fields: frozenset[str] = frozenset()
     needs_context: bool = False
-    everything: bool = False
+    ignores_budget: bool = False
 
     def under(self, options: Mapping[str, object]) -> Condenser:
         """Return itself: no option changes what the method is."""

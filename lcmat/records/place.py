@@ -8,17 +8,21 @@ from pathlib import Path
 from lcmat.records.keys import config_hash
 
 
+def slug(name: str) -> str:
+    """Return a dataset's name as part of a file's name."""
+    return name.replace(":", "-").replace("/", "-")
+
+
 def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
     """Return SAVE_PATH/<dataset>-<model>/<method>/fraction<f>-seed<s>-<config hash>.json.
 
     Continual learning has continual<steps>x<images a class> in place of the fraction: it stands in tables of its own.
     """
-    dataset = config["dataset"].replace(":", "-").replace("/", "-")
     what = f"fraction{config['fraction']:g}"
     if config.get("protocol") == "continual":
         what = f"continual{config['steps']}x{config['memory_per_class']}"
     name = f"{what}-seed{config['seed']}-{config_hash(config)}.json"
-    return Path(save_path) / f"{dataset}-{selection_model}" / config["selection"] / name
+    return Path(save_path) / f"{slug(config['dataset'])}-{selection_model}" / config["selection"] / name
 
 
 def _candidates(save_path: Path, protocol: str) -> Iterator[Path]:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lcmat.records import slug
+
 # A cell's text and its rank (1: best, 2: second) ↦ how it is shown.
 Shown = Callable[[str, int | None], str]
 PUBLISHED = Path(__file__).with_name("published.csv")
@@ -244,9 +246,7 @@ def _table(records: list[dict], published: dict) -> Table:
     # A method with signals knows more about the setting than Uniform does.
     first = next((r for r in records if network_of(r)), records[0])
     crossed = f", tested on {first['test_model']}" if first["test_model"] != first["selection_model"] else ""
-    slug = f"{first['dataset'].replace(':', '-').replace('/', '-')}-{first['selection_model']}" + (
-        f"-{first['test_model']}" if crossed else ""
-    )
+    slug = f"{slug(first['dataset'])}-{first['selection_model']}" + (f"-{first['test_model']}" if crossed else "")
     title = f"{first['dataset']}, {first['selection_model']}{crossed}"
     return Table(title, _caption(first, records, option_sets), slug, first["test_interval"], cells)
 

@@ -1,19 +1,21 @@
-"""Training fresh networks on what a run reduced the dataset to: by which recipe, and how many of them."""
+"""Training fresh networks on what a run reduced the dataset to: by which recipe, how many, and the record of it."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lcmat import seeds
+from lcmat import records, seeds
 from lcmat.augmentation import siamese
 from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
+from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
-from lcmat.runs.setup import Bench
+from lcmat.runs.setup import Setup
 from lcmat.training import History, Recipe, train
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
@@ -35,6 +37,14 @@ def evaluation_recipe(name: str, changes: dict[str, object]) -> Recipe:
 def suited(recipe: Recipe, dataset: str) -> Recipe:
     """Return the recipe as it suits a dataset: characters are not mirrored."""
     return replace(recipe, augmentation=siamese.training_name(recipe.augmentation, dataset))
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """What networks are trained on: images and labels, and weights or None."""
+
+    split: Split
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -69,50 +79,60 @@ class Evaluation:
         return sum(history.seconds for history in self.histories)
 
 
-def evaluate(bench: Bench, run: Run, split: Split, key: str, label: str, weights: Tensor | None = None) -> Evaluation:
-    """Train `settings.evaluations` fresh networks of the run's test model on `split`, each by a seed of its own.
+def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: str) -> Evaluation:
+    """Train `settings.evaluations` fresh networks of the run's test model, each by a seed of its own, and test them.
 
-    Each that is done is kept beside the checkpoints under `key`, until `forget`: a run that is stopped loses none.
+    Each that is done is kept beside the checkpoints under `key` (`checkpoints.of_trainings`): a run that is stopped
+    loses none.
     """
-    settings = bench.settings
+    settings = setup.settings
     model = run.test_model or settings.model
-    done = _kept(bench, key)
+    done = _kept(setup, key)
     for number in range(len(done), settings.evaluations):
         purpose = ("train",) if number == 0 else ("train", number)
         history = train(
-            bench.fresh_network(model, run.seed, *purpose),
-            split,
+            setup.fresh_network(model, run.seed, *purpose),
+            reduced.split,
             settings.recipe,
-            bench.compute,
+            setup.compute,
             seed=seeds.derive(run.seed, *purpose),
-            weights=weights,
-            test=bench.test_split(settings.test_fraction),
+            weights=reduced.weights,
+            test=setup.test_split(settings.test_fraction),
             test_interval=settings.test_interval,
-            checkpoint=bench.checkpoint(checkpoint_keys(key, settings.evaluations)[number]),
+            checkpoint=setup.checkpoint(checkpoints.training(key, number)),
             checkpoint_seconds=settings.checkpoint_seconds,
             resume=settings.resume,
             label=f"{label}: training {model}" + (f" {number + 1}" if settings.evaluations > 1 else ""),
         )
         done.append(history)
         if settings.evaluations > 1:
-            save_tensors(bench.checkpoint(f"{key}-evaluated"), {"histories": [vars(one) for one in done]})
+            kept = {"histories": [vars(one) for one in done]}
+            save_tensors(setup.checkpoint(checkpoints.evaluated(key)), kept)
     return Evaluation(done)
 
 
-def checkpoint_keys(key: str, evaluations: int) -> list[str]:
-    """Return the names of the trainings' checkpoints."""
-    return [key if number == 0 else f"{key}-{number}" for number in range(evaluations)]
+def record_of(
+    setup: Setup,
+    config: dict[str, object],
+    evaluation: Mapping[str, object],
+    facts: Mapping[str, object],
+    seconds: Mapping[str, float],
+) -> dict[str, object]:
+    """Return the record of a run: its heading, how its networks did, facts of its kind, and where it comes from."""
+    return {
+        **records.heading(config, setup.settings.model),
+        **evaluation,
+        "test_interval": setup.settings.test_interval,
+        **facts,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "config": config,
+        "environment": setup.environment,
+    }
 
 
-def forget(bench: Bench, key: str) -> None:
-    """Remove what `evaluate` kept."""
-    for name in (*checkpoint_keys(key, bench.settings.evaluations), f"{key}-evaluated"):
-        bench.checkpoint(name).unlink(missing_ok=True)
-
-
-def _kept(bench: Bench, key: str) -> list[History]:
-    path = bench.checkpoint(f"{key}-evaluated")
-    if not (bench.settings.resume and bench.settings.evaluations > 1 and path.exists()):
+def _kept(setup: Setup, key: str) -> list[History]:
+    path = setup.checkpoint(checkpoints.evaluated(key))
+    if not (setup.settings.resume and setup.settings.evaluations > 1 and path.exists()):
         return []
     try:
         histories = [History(**values) for values in load_tensors(path)["histories"]]
@@ -120,4 +140,4 @@ def _kept(bench: Bench, key: str) -> list[History]:
         raise UserError(f"checkpoint {path} does not fit this run; remove it or leave --resume out") from error
     for history in histories:
         history.tests = [tuple(pair) for pair in history.tests]
-    return histories[: bench.settings.evaluations]
+    return histories[: setup.settings.evaluations]

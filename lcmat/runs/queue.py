@@ -7,21 +7,17 @@ that machines share this needs one with locks (NFS 4 has them).
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from lcmat import records
 from lcmat.errors import UserError
-from lcmat.runs import selection as experiment
-from lcmat.runs.job import Run
-from lcmat.runs.setup import Bench
+from lcmat.runs import checkpoints
+from lcmat.runs.job import Job
 from lcmat.training import DivergedError
 
 # Seconds between looks at what other processes work on.
@@ -61,7 +57,7 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> tuple
     return [found[number] for number in sorted(found)], failed
 
 
-def complain(jobs: list[Job], failed: dict[int, DivergedError]) -> None:
+def raise_if_any_diverged(jobs: list[Job], failed: dict[int, DivergedError]) -> None:
     """Raise UserError if any of the jobs diverged: what is written without them is not all that was asked for."""
     if failed:
         number, error = next(iter(failed.items()))
@@ -80,38 +76,35 @@ def _record_of(job: Job) -> tuple[dict | None, bool]:
     """Return the job's record, and whether it was there already; do the job, unless another process works on it."""
     record = _recorded(job)
     if record is not None:
-        experiment.tidy(job.bench, job.config)  # its process may have died before it could
+        _tidy(job)  # its process may have died before it could
         return record, True
-    if experiment.in_the_making(job.bench, job.run):
+    if job.kind.busy(job.setup, job.run):
         return None, False
     with claimed(job) as mine:
         if not mine:
             return None, False
         record = _recorded(job)  # another may just have finished it
-        return (experiment.run_one(job.bench, job.run), False) if record is None else (record, True)
+        if record is not None:
+            return record, True
+        record = job.kind.make(job.setup, job.run)
+        _tidy(job)
+        return record, False
+
+
+def _tidy(job: Job) -> None:
+    """Remove the checkpoints of a run that is recorded."""
+    if checkpoints.are_left(job.setup):
+        checkpoints.remove(job.setup, job.kind.checkpoints(job.setup, job.run).own)
 
 
 def _recorded(job: Job) -> dict | None:
-    return None if job.bench.settings.overwrite else experiment.recorded(job.bench, job.run)
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One run, and the data and settings that it is done with."""
-
-    bench: Bench
-    run: Run
-
-    @functools.cached_property
-    def config(self) -> dict[str, object]:
-        """All that determines the result."""
-        return experiment.configuration(self.bench, self.run)
+    return None if job.setup.settings.overwrite else records.read_record(job.path)
 
 
 @contextmanager
 def claimed(job: Job) -> Iterator[bool]:
     """Hold the claim on a run for a while; yield whether that could be had."""
-    path = job.bench.settings.save_path / ".locks" / f"{records.config_hash(job.config)}.lock"
+    path = job.setup.settings.save_path / ".locks" / f"{job.key}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=0)
     try:
@@ -135,8 +128,3 @@ def in_words(record: dict, known: bool) -> str:
         f"({record['subset_size']:,} images) {record['test_model']}: {record['test_accuracy']:.2f}% final, "
         f"{record['best_test_accuracy']:.2f}% best; " + ("already recorded" if known else seconds)
     )
-
-
-def record_paths(jobs: list[Job]) -> list[Path]:
-    """Return where the record of each job is, or will be."""
-    return [records.record_path(job.bench.settings.save_path, job.config, job.bench.settings.model) for job in jobs]

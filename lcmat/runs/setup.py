@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,9 +15,11 @@ from lcmat import records, seeds
 from lcmat.data.splits import Dataset, Split, held_out
 from lcmat.files import sha256_of
 from lcmat.hardware import make_repeatable
-from lcmat.runs.job import Run
 from lcmat.signals.networks import linear_head
 from lcmat.training import Compute, Recipe
+
+if TYPE_CHECKING:
+    from lcmat.runs.job import Run
 
 BuildNetwork = Callable[[str, Dataset], nn.Module]
 PRETRAINING = Recipe(epochs=10, scheduler="constant")
@@ -34,7 +37,6 @@ class Settings:
     initialisations: int = 10
     initialisation_epochs: int | None = None  # None: as many as for pretraining
     balance: bool = True
-    options: dict[str, object] = field(default_factory=dict)  # by name, for all methods, or by "method.name"
     recipe: Recipe = field(default_factory=Recipe)
     test_interval: int = 10
     test_fraction: float = 1.0
@@ -42,10 +44,7 @@ class Settings:
     hold_out: bool = False  # in every run; else only for methods that need validation signals
     val_ratio: float = 0.2
     evaluations: int = 1  # networks that are trained on what a run chose or made
-    steps: int | None = None  # of continual learning; None: the whole dataset at once
-    memory_per_class: int = 10  # images that continual learning keeps
     snapshots: int = 10  # of synthetic images while they are learned
-    memory: int | None = None  # bytes for what selection could also form again; None: a quarter of what is free
     save_path: Path = Path("result")
     cache_path: Path = Path("cache")
     overwrite: bool = False
@@ -55,7 +54,7 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class Setup:
     """The data and machine that runs of one command share."""
 
     dataset: Dataset
@@ -97,6 +96,10 @@ class Bench:
         """Return the positions and the split of the training samples to select from."""
         return _split(self, run.seed, self.ratio(run))[:2]
 
+    def class_counts(self, run: Run) -> torch.Tensor:
+        """Return how many of these samples each class has, (C,) on the CPU."""
+        return torch.bincount(self.part(run)[1].labels.cpu(), minlength=self.dataset.num_classes)
+
     def test_split(self, fraction: float) -> Split:
         """Return the test split, or a fixed random share of it."""
         test = self.dataset.test
@@ -115,17 +118,17 @@ class Bench:
         return self.settings.cache_path / "checkpoints" / f"{key}.pt"
 
 
-def make_bench(dataset: Dataset, compute: Compute, build: BuildNetwork, settings: Settings) -> Bench:
+def make_setup(dataset: Dataset, compute: Compute, build: BuildNetwork, settings: Settings) -> Setup:
     """Put the dataset on the device; note its fingerprint, and what code and machine the results will come from."""
     make_repeatable()
     fingerprint, environment = dataset.fingerprint(), records.environment(compute.device)
-    return Bench(dataset.to(compute.device), fingerprint, compute, build, settings, environment)
+    return Setup(dataset.to(compute.device), fingerprint, compute, build, settings, environment)
 
 
 @functools.lru_cache(maxsize=2)
-def _split(bench: Bench, seed: int, ratio: float | None) -> tuple[torch.Tensor, Split, Split | None]:
+def _split(setup: Setup, seed: int, ratio: float | None) -> tuple[torch.Tensor, Split, Split | None]:
     """Return the positions and the split that is left of the training set when the third, for validation, is out."""
-    split = bench.dataset.train
+    split = setup.dataset.train
     if ratio is None:
         return torch.arange(len(split)), split, None
     keep, out = held_out(split.labels, ratio, seed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from lcmat import records
 from lcmat.errors import UserError, suggest
 from lcmat.files import sha256_of
+from lcmat.runs.job import Run
 from lcmat.selection.method import Method
 from lcmat.selection.select import select_with
 from lcmat.selection.subset import Subset
@@ -57,26 +60,33 @@ def load_signals(path: Path) -> Signals:
         raise UserError(f"{path}: {error}") from None
 
 
-def select_to_files(
-    path: Path,
-    signals: Signals,
-    method: Method,
-    size: dict[str, object],
-    how: dict[str, object],
-    save_path: Path,
-    memory: int | None = None,
-) -> tuple[Subset, Path]:
-    """Select from the signals of the file at `path`, and write the subset (.npz) and its indices (.txt, one a line).
+@dataclass(frozen=True)
+class Selected:
+    """A selection asked for: by which method, how much, and what else determines it (arguments of `select_with`)."""
 
-    size: fraction or budget; how: further arguments of `select_with` that determine the picks. Both files lie at
-    SAVE_PATH/<name of the file>/<method>/fraction<f>-seed<s>-<hash of all that determines them>, without a suffix.
+    method: Method
+    size: Mapping[str, object]
+    how: Mapping[str, object]
+
+    @staticmethod
+    def of(run: Run, balanced: bool) -> Selected:
+        """Return what a run asks for."""
+        size = {"budget": run.budget} if run.fraction is None else {"fraction": run.fraction}
+        return Selected(run.method, size, {"balanced": balanced, "seed": run.seed, **run.options})
+
+
+def select_from(path: Path, signals: Signals, asked: Selected, save_path: Path) -> tuple[Subset, Path]:
+    """Select from the signals of the file at `path`; write the subset (.npz) and its indices (.txt, one a line).
+
+    Both files lie at SAVE_PATH/<name of the file>/<method>/fraction<f>-seed<s>-<hash of all that determines them>,
+    without a suffix. Returns the subset and the path of the indices.
     """
-    subset = select_with(method, signals, **size, **how, memory=memory)
+    method, size, how = asked.method, asked.size, asked.how
+    subset = select_with(method, signals, **size, **how)
     key = records.config_hash({"signals": sha256_of(path), "selection": method.name, **size, **how})
     share = f"{size['fraction']:g}" if "fraction" in size else f"{size['budget'] / len(signals):g}"
-    name = f"fraction{share}-seed{how['seed']}-{key}"
-    stem = Path(save_path) / f"signals-{path.stem}" / method.name / name
-    subset.save(stem.with_name(f"{name}.npz"))
-    text = stem.with_name(f"{name}.txt")
+    stem = Path(save_path) / f"signals-{path.stem}" / method.name / f"fraction{share}-seed{how['seed']}-{key}"
+    subset.save(stem.with_name(f"{stem.name}.npz"))
+    text = stem.with_name(f"{stem.name}.txt")
     subset.save_text(text)
     return subset, text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 
 from lcmat.errors import UserError
-from lcmat.selection.method import Method, Picks
-from lcmat.signals.signals import Signals
+from lcmat.records.keys import bytes_hash
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
 
 
 def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -47,12 +47,12 @@ def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return indices.astype(np.int64), weights
 
 
-def given(path: Path) -> tuple[Method, int]:
+def subset_as_method(path: Path) -> tuple[Method, int]:
     """Return a method that chooses what the file says, over all classes together, and how many samples that is."""
     indices, weights = read_subset(path)
-    digest = hashlib.sha256(indices.tobytes() + (b"" if weights is None else weights.astype(np.float32).tobytes()))
+    digest = bytes_hash(indices.tobytes(), b"" if weights is None else weights.astype(np.float32).tobytes())
 
-    def pick(signals: Signals, budget: int, generator: torch.Generator, sha256: str = digest.hexdigest()[:16]) -> Picks:
+    def pick(signals: Signals, budget: int, generator: torch.Generator, sha256: str = digest) -> Picks:
         """Return the file's indices."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(signals):
             bad = indices[(indices < 0) | (indices >= len(signals))][0]

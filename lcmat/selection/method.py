@@ -50,13 +50,13 @@ class Method:
     "images", "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its
     untrained networks, but how to train them).
     nested: whether its picks for a smaller budget are the first of those for a larger one.
-    joint: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
+    picks_all_groups: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
     each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
     resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
     depend on the last layer's size filled in, and refuses impossible ones. A layer without bias counts as one with a
     feature less: both have as many parameters, C(d+1).
-    everything: whether it takes all samples whatever the budget.
-    free_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
+    ignores_budget: whether it takes all samples whatever the budget.
+    chooses_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
     needs_under: called with the options given, returns what it needs under these, in place of `needs`.
     """
 
@@ -64,10 +64,10 @@ class Method:
     pick: Callable[..., Picks]
     needs: tuple[str, ...] = ("features", "logits")
     nested: bool = True
-    joint: bool = False
+    picks_all_groups: bool = False
     resolve: Callable[..., dict[str, object]] | None = None
-    everything: bool = False
-    free_size: bool = False
+    ignores_budget: bool = False
+    chooses_size: bool = False
     needs_under: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
 
     def under(self, options: Mapping[str, object]) -> Method:

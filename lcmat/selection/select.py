@@ -49,18 +49,18 @@ def _selected(method, signals, fraction, budget, balanced, seed, context, option
         raise UserError("there are no samples to select from")
     classes = signals.logits.shape[1] if signals.logits is not None else int(labels.max()) + 1
     class_sizes = torch.bincount(labels, minlength=classes).cpu().numpy()
-    if method.everything:
+    if method.ignores_budget:
         fraction, budget = 1.0, None
     if balanced:
         budgets = class_budgets(class_sizes, fraction=fraction, budget=budget)
         # What is free in its size may go beyond the classes that it starts from.
-        wanted = class_sizes if method.free_size else budgets
+        wanted = class_sizes if method.chooses_size else budgets
         groups = {c: (labels == c).nonzero()[:, 0] for c, size in enumerate(wanted) if size}
     else:
         budgets = class_budgets(np.array([len(labels)]), fraction=fraction, budget=budget)
         groups = {0: torch.arange(len(labels), device=labels.device)}
     budgets = [int(budgets[number]) for number in groups]
-    if method.joint:
+    if method.picks_all_groups:
         more = {"context": context} if method.needs_context else {}
         generator = seeds.generator(seed, "select")
         picks = method.pick(signals, budgets, generator, groups=list(groups.values()), **more, **options)

@@ -209,7 +209,7 @@ def check_form(subset: Subset, problem: Problem, balanced: bool) -> None:
 
 def check_counts(subset: Subset, problem: Problem, balanced: bool, size: dict[str, float]) -> None:
     """Assert that a subset holds as many samples as asked for, unless that is the method's to say."""
-    if get(subset.method).free_size:
+    if get(subset.method).chooses_size:
         assert 0 < len(subset) <= len(problem)
     elif get(subset.method).everything:
         assert len(subset) == len(problem)

@@ -78,7 +78,7 @@ def test_every_method_runs_through_the_pipeline(bench: Callable, name: str, tmp_
     assert sizes.sum() == train_size
     budget = sum(max(1, round(0.05 * int(n))) for n in sizes)
     assert 0 < record["subset_size"] <= 1297
-    assert method.free_size or record["subset_size"] == (1297 if method.everything else budget)
+    assert method.chooses_size or record["subset_size"] == (1297 if method.ignores_budget else budget)
     assert record["needs"] == sorted({need.split(".")[0] for need in method.needs})
     path = next((tmp_path / "result").glob("digits-Tiny/*/*.npz"))
     indices = Subset.load(path).indices
