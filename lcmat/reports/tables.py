@@ -246,9 +246,9 @@ def _table(records: list[dict], published: dict) -> Table:
     # A method with signals knows more about the setting than Uniform does.
     first = next((r for r in records if network_of(r)), records[0])
     crossed = f", tested on {first['test_model']}" if first["test_model"] != first["selection_model"] else ""
-    slug = f"{slug(first['dataset'])}-{first['selection_model']}" + (f"-{first['test_model']}" if crossed else "")
+    name = f"{slug(first['dataset'])}-{first['selection_model']}" + (f"-{first['test_model']}" if crossed else "")
     title = f"{first['dataset']}, {first['selection_model']}{crossed}"
-    return Table(title, _caption(first, records, option_sets), slug, first["test_interval"], cells)
+    return Table(title, _caption(first, records, option_sets), name, first["test_interval"], cells)
 
 
 def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lcmat import records, seeds
+from lcmat import seeds
 from lcmat.augmentation import siamese
 from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.files import load_tensors, save_tensors
+from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
@@ -120,7 +121,7 @@ def record_of(
 ) -> dict[str, object]:
     """Return the record of a run: its heading, how its networks did, facts of its kind, and where it comes from."""
     return {
-        **records.heading(config, setup.settings.model),
+        **heading(config, setup.settings.model),
         **evaluation,
         "test_interval": setup.settings.test_interval,
         **facts,

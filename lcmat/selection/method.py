@@ -50,8 +50,9 @@ class Method:
     "images", "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its
     untrained networks, but how to train them).
     nested: whether its picks for a smaller budget are the first of those for a larger one.
-    picks_all_groups: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of positions for
-    each group and the budgets in their order, and returns a list of Picks: for methods that look at all groups at once.
+    picks_all_groups: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of
+    positions for each group and the budgets in their order, and returns a list of Picks: for methods that look at all
+    groups at once.
     resolve: called as resolve(classes, features, **options) before any work; returns the options with defaults that
     depend on the last layer's size filled in, and refuses impossible ones. A layer without bias counts as one with a
     feature less: both have as many parameters, C(d+1).
