@@ -305,7 +305,8 @@ def test_networks_move_in_the_precision_asked_for(folder: Path) -> None:
 
 def groups(folder: Path, *flags: str) -> list[Group]:
     """What the commands above measure."""
-    return groups_of(planning.plan([options.parse([*FLAGS, *places(folder), *flags])], REGISTRY))
+    with planning.planned([options.parse([*FLAGS, *places(folder), *flags])], REGISTRY) as jobs:
+        return groups_of(jobs)
 
 
 def test_variance_within_classes_by_brute_force(folder: Path) -> None:

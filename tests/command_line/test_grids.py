@@ -17,6 +17,7 @@ import torch
 from lcmat import data
 from lcmat.analysis import contact_sheet
 from lcmat.command_line import estimate, grids, options, planning
+from lcmat.command_line.request import request_of
 from lcmat.commands import _reports
 from lcmat.commands import grid as command
 from lcmat.commands._registry import REGISTRY
@@ -24,6 +25,7 @@ from lcmat.errors import UserError
 from lcmat.reports import grids as reports
 from lcmat.reports import table_text, tables
 from lcmat.runs import queue as jobs
+from lcmat.runs.job import Job
 from tests import harness
 from tests.harness import ROOT, places, records_in
 
@@ -47,6 +49,11 @@ vary:
   selection_epochs: [2, 3]
 report: [heatmap]
 """
+
+
+def jobs_of(lines: list) -> list[Job]:
+    """Return the jobs of command lines."""
+    return planning.jobs_of([request_of(line, REGISTRY) for line in lines], REGISTRY)
 
 
 def written(folder: Path, text: str, name: str = "small.yaml") -> Path:
@@ -105,7 +112,7 @@ def test_every_file_of_configs_is_understood(path: Path) -> None:
     assert isinstance(content, dict)
     if "runs" in content:
         for line in read(path).lines:
-            planning.resolve(line, REGISTRY)
+            request_of(line, REGISTRY)
     assert path.read_text().startswith("#"), "a config says where it comes from"
 
 
@@ -203,7 +210,7 @@ def test_killed_three_times_and_then_two_at_once_give_the_same(undisturbed: Path
 
 def test_a_claim_is_held_by_one_and_ends_with_it(undisturbed: Path) -> None:
     line = read(written(undisturbed, SMALL.format(epochs=40)), *places(undisturbed)).lines[0]
-    job = planning.plan([line], REGISTRY)[0]
+    job = jobs_of([line])[0]
     with jobs.claimed(job) as first, jobs.claimed(job) as second:
         assert (first, second) == (True, False)
     with jobs.claimed(job) as again:
@@ -215,7 +222,7 @@ def test_another_network_is_trained_on_the_recorded_subset(
 ) -> None:
     """Without the caches, and so without pretraining."""
     shutil.copytree(undisturbed / "result", tmp_path / "result")
-    monkeypatch.setattr("lcmat.runs.selection.signals_of", lambda *_: pytest.fail("selected anew"))
+    monkeypatch.setattr("lcmat.runs.pretrained.signals_of", lambda *_: pytest.fail("selected anew"))
     text = SMALL.format(epochs=40).replace("model: MLP", "model: MLP\n  cross: [LeNet]")
     assert call(written(tmp_path, text.replace("heatmap", "cross")), *places(tmp_path), "--seed", "0") == 0
     new = {k: v for k, v in records_in(tmp_path / "result").items() if k not in records_in(undisturbed / "result")}
@@ -378,8 +385,8 @@ def test_nothing_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 def test_estimate_scales_with_images_and_epochs(undisturbed: Path) -> None:
     path = written(undisturbed, SMALL.format(epochs=40))
-    planned = planning.plan(read(path, *places(undisturbed)).lines, REGISTRY)
-    known = [json.loads(p.read_text()) for p in jobs.record_paths(planned)]
+    planned = jobs_of(read(path, *places(undisturbed)).lines)
+    known = [json.loads(job.path.read_text()) for job in planned]
     for record in known:
         record["seconds"]["train"] = record["subset_size"] * 40 + 500 / 3  # a second for each image and epoch
         record["seconds"]["select"] = len(record["selection"]) + record["fraction"]  # of method and size
@@ -400,7 +407,7 @@ runs:
 vary: {dataset: [digits], model: [MLP], trials: [5], epochs: [40], test_interval: [0]}
 report: [accuracy]
 """
-    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, REGISTRY)
+    planned = jobs_of(read(written(tmp_path, text), *places(tmp_path)).lines)
     config = planned[0].config
     known = {"dataset": "digits", "subset_size": 100, "seconds": {"train": 1e-9, "select": 3000.0}, "config": config}
     assert estimate.estimate(planned, [known]) == (pytest.approx(3 * 3000), 0)
@@ -416,7 +423,7 @@ runs: {dataset: digits, model: MLP, cross: [LeNet], selection: [DM], factor: 2, 
 vary: {test_interval: [0]}
 report: [accuracy]
 """
-    planned = planning.plan(read(written(tmp_path, text), *places(tmp_path)).lines, REGISTRY)
+    planned = jobs_of(read(written(tmp_path, text), *places(tmp_path)).lines)
     one, images = 10 * 4 * 40 + 500 / 3, 1000.0  # a second for each image and epoch, and the test
     known = [
         {"dataset": "digits", "subset_size": 10, "seconds": {"train": one, "select": images}, "config": job.config}
@@ -428,10 +435,8 @@ report: [accuracy]
     assert estimate.estimate(planned, known[:1])[1] == 2  # of LeNet nothing is known
     for record in known:
         record["config"] = {**record["config"], "selection": "DC"}
-    assert estimate.estimate(planned, known) == (
-        pytest.approx(4 * one),
-        1,
-    )  # nothing of DM, but seed 0's images are there
+    # Nothing of DM, but the images of seed 0 are there.
+    assert estimate.estimate(planned, known) == (pytest.approx(4 * one), 1)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (12_000, "3 h 20 min")])

@@ -18,7 +18,7 @@ import torch
 import methods
 import nets
 from lcmat.command_line import options
-from lcmat.command_line.settings import methods_of, rho_of
+from lcmat.command_line.released_flags import methods_of, rho_of
 from lcmat.selection.subset import Subset
 from tests.harness import ROOT, call, places, records_in
 

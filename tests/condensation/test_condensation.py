@@ -24,7 +24,9 @@ from lcmat import UserError, data, seeds
 from lcmat.augmentation import siamese
 from lcmat.augmentation.siamese import IDC_NETWORK, NONE, Mix, Strategy
 from lcmat.command_line import options
-from lcmat.command_line.settings import methods_of, options_of, settings_of
+from lcmat.command_line.method_flags import check_options, options_for, options_of
+from lcmat.command_line.released_flags import methods_of
+from lcmat.command_line.settings import settings_of
 from lcmat.condensation.condenser import Task
 from lcmat.condensation.loop import Learning, condense
 from lcmat.condensation.matching import curvature_matching, feature_matching, gradient_matching
@@ -35,7 +37,6 @@ from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.files import save_tensors
 from lcmat.reports import tables
 from lcmat.runs import evaluation
-from lcmat.runs import selection as experiment
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.selection.budgets import class_budgets
 from lcmat.training import (
@@ -932,12 +933,11 @@ PAPERS = [path for path in sorted((ROOT / "configs").glob("table[45]_*.yaml")) i
 def test_configurations_are_understood(path: Path) -> None:
     """Every flag and every option is known; sizes are those of the paper's columns."""
     args = options.parse(["--config", str(path)])
-    settings = settings_of(args)
     chosen = [methods.find(name) for name in methods_of(args)]
-    experiment.check_options(settings, chosen, list(options_of(args)))
+    check_options(chosen, list(options_of(args, flags=False)))
     for method in chosen:
         if method.name in methods.condensers():
-            method.resolved([10] * 10, experiment.options_of(settings, method))
+            method.resolved([10] * 10, options_for(method, options_of(args)))
     assert args.ipc
     assert args.model == "ConvNet3"
 

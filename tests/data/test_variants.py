@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 import methods
 from lcmat import data
 from lcmat.command_line import options
+from lcmat.command_line.method_flags import options_for, options_of
 from lcmat.command_line.settings import settings_of
 from lcmat.data.splits import Dataset, FileSplit
 from lcmat.data.variants import long_tailed, mislabelled, varied
 from lcmat.errors import UserError
 from lcmat.records.keys import config_hash
 from lcmat.records.record import read_record
-from lcmat.runs import selection as experiment
 from lcmat.runs.job import Run
-from lcmat.runs.setup import Settings, make_bench
+from lcmat.runs.selection import Selection
+from lcmat.runs.setup import Settings, make_setup
 from lcmat.training import Compute
 from tests.data.test_data import IDX_FILES, idx
 from tests.harness import ROOT, call, places, records
@@ -258,9 +259,10 @@ def test_configurations_without_variants_keep_their_hashes(path: Path, digits: D
     args = options.parse([*flags, "--dataset", "digits", "--test_interval", str(config["test_interval"])])
     made: Settings = settings_of(args)
     made = replace(made, recipe=replace(made.recipe, augmentation=digits.augmentation))
-    own = make_bench(digits, replace(compute, precision=getattr(torch, config["precision"])), build, made)
-    run = Run(methods.get(config["selection"]), config["seed"], fraction=config["fraction"])
-    again = experiment.configuration(own, run)
+    own = make_setup(digits, replace(compute, precision=getattr(torch, config["precision"])), build, made)
+    method = methods.get(config["selection"])
+    run = Run(method, config["seed"], fraction=config["fraction"], options=options_for(method, options_of(args)))
+    again = Selection().configuration(own, run)
     assert again == config
     assert path.stem.endswith(config_hash(again))
     assert not path.stem.endswith(config_hash({**again, "label_noise": 0.3}))

@@ -211,7 +211,7 @@ def check_counts(subset: Subset, problem: Problem, balanced: bool, size: dict[st
     """Assert that a subset holds as many samples as asked for, unless that is the method's to say."""
     if get(subset.method).chooses_size:
         assert 0 < len(subset) <= len(problem)
-    elif get(subset.method).everything:
+    elif get(subset.method).ignores_budget:
         assert len(subset) == len(problem)
     elif "budget" in size:
         assert len(subset) == size["budget"]

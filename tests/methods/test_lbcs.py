@@ -29,15 +29,16 @@ from lcmat.bilevel.inner_loop import mean_loss, prepared, train_full_batch
 from lcmat.bilevel.lexicographic import Rules, accepts, alike, asked, begun, precedes, smallest, thresholds, told
 from lcmat.bilevel.trials import TrialFile, read_trials, refine
 from lcmat.command_line import grids, options
-from lcmat.command_line.settings import options_of, settings_of
+from lcmat.command_line.method_flags import check_options, options_for, options_of
+from lcmat.command_line.settings import settings_of
 from lcmat.commands import _reports
 from lcmat.data.splits import FileSplit, TensorSplit
 from lcmat.errors import UserError
 from lcmat.reports.figures import search_figure
 from lcmat.runs import pretrained as provision
-from lcmat.runs import selection as experiment
 from lcmat.runs.job import Run
-from lcmat.runs.setup import Settings, make_bench
+from lcmat.runs.selection import Selection, selection_key
+from lcmat.runs.setup import Settings, make_setup
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
 from lcmat.selection.subset import Subset
@@ -1044,10 +1045,10 @@ def test_flags_that_lbcs_does_not_read_leave_its_search_alone(bench: Callable) -
     keys, runs = [], {}
     for more in ({}, {"pretrain_epochs": 1}):
         for batch in (64, 32):
-            own = bench(**more)
+            own, how = bench(), {**QUICK, **more}
             own = replace(own, settings=replace(own.settings, selection_recipe=Recipe(epochs=1, batch=batch)))
-            run = Run(get("LBCS").under(own.settings.options), 0, budget=50)
-            keys.append(experiment.selection_key(experiment.configuration(own, run)))
+            run = Run(get("LBCS").under(how), 0, budget=50, options=how)
+            keys.append(selection_key(Selection().configuration(own, run)))
     assert keys[0] == keys[1]
     assert keys[2] != keys[3]
     for value in (0, 0.0, 8, 8.0):
@@ -1103,19 +1104,19 @@ def reached(start: object) -> Iterator[object]:
 def bench(digits: data.Dataset, compute: Compute, tmp_path: Path) -> Callable:
     """A bench on digits with a small network."""
 
-    def make(dataset: data.Dataset = digits, folder: str = "one", **more: object):
+    def make(dataset: data.Dataset = digits, folder: str = "one"):
         settings = Settings(
             model="Net", recipe=Recipe(epochs=1, batch=64), test_interval=0, save_path=tmp_path / folder / "result",
-            cache_path=tmp_path / folder / "cache", options={**QUICK, **more},
+            cache_path=tmp_path / folder / "cache",
         )  # fmt: skip
-        return make_bench(dataset, compute, lambda name, dataset: Net(0), settings)
+        return make_setup(dataset, compute, lambda name, dataset: Net(0), settings)
 
     return make
 
 
 def test_nothing_leads_from_the_context_to_the_test_images(bench: Callable, digits: data.Dataset) -> None:
     own = bench()
-    run = Run(get("LBCS"), 0, budget=50)
+    run = Run(get("LBCS"), 0, budget=50, options=QUICK)
     pointers = {part.data_ptr() for part in (own.dataset.test.images, own.dataset.test.labels)}
 
     def leads_to_test(start: object) -> bool:
@@ -1132,11 +1133,11 @@ def test_nothing_leads_from_the_context_to_the_test_images(bench: Callable, digi
 def test_trials_are_the_same_whatever_the_test_set(bench: Callable, digits: data.Dataset, more: dict) -> None:
     test = digits.test
     other = replace(digits, test=TensorSplit(255 - test.images, test.labels.flip(0)))
-    run = Run(get("LBCS"), 0, budget=50)
+    run = Run(get("LBCS"), 0, budget=50, options={**QUICK, **more})
     found = []
     for name, dataset in (("one", digits), ("other", other)):
-        own = bench(dataset, name, **more)
-        record = experiment.run_one(own, run)
+        own = bench(dataset, name)
+        record = Selection().make(own, run)
         (path,) = own.settings.save_path.glob("*/LBCS/*.jsonl")
         found.append((without_seconds(path)[1:], record["subset_size"], record["test_accuracy"]))
     assert found[0][:2] == found[1][:2]
@@ -1322,10 +1323,10 @@ def test_experiments_hold_what_can_be_run(path: Path) -> None:
     table = {"Uniform", "EL2N", "GraNd", "Influential", "Moderate", "CCS", "Probabilistic", "LBCS"}
     assert table <= set(args.selection)
     chosen = [get(name) for name in args.selection]
-    made = settings_of(args)
-    experiment.check_options(made, chosen, list(options_of(args)))
+    settings_of(args)
+    check_options(chosen, list(options_of(args, flags=False)))
     for method in chosen:
-        method.resolved(10, 84, experiment.options_of(made, method))
+        method.resolved(10, 84, options_for(method, options_of(args)))
     assert {args.model, args.inner_model or args.model} <= set(nets.names())
     assert args.dataset in data.names()
 

@@ -11,7 +11,8 @@ import main as script
 import methods
 import nets
 from lcmat.__main__ import main as command
-from lcmat.command_line import options, planning
+from lcmat.command_line import options
+from lcmat.command_line.request import request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.data.splits import Dataset, channel_statistics
@@ -20,9 +21,10 @@ from lcmat.records.record import read_records
 from lcmat.reports import grids as reports
 from lcmat.reports.continual import continual_csv, continual_figure, continual_markdown, steps_of
 from lcmat.runs import continual
-from lcmat.runs import selection as experiment
+from lcmat.runs.continual import Continual, Steps
 from lcmat.runs.job import Run
-from lcmat.runs.setup import Bench, Settings, make_bench
+from lcmat.runs.kinds import kind_of
+from lcmat.runs.setup import Settings, Setup, make_setup
 from lcmat.runs.subset_file import read_subset
 from lcmat.training import Compute, Recipe
 from tests import oracles
@@ -36,12 +38,10 @@ QUICK = [
 ]
 
 
-def bench_of(dataset: Dataset, folder: Path, **settings: object) -> Bench:
-    """Return a bench for continual learning of digits with an MLP."""
+def setup_of(dataset: Dataset, folder: Path, **settings: object) -> Setup:
+    """Return a setup for continual learning of digits with an MLP."""
     chosen = {
         "model": "MLP",
-        "steps": 5,
-        "memory_per_class": 4,
         "selection_recipe": Recipe(1, scheduler="constant"),
         "save_path": folder / "result",
         "cache_path": folder / "cache",
@@ -51,7 +51,12 @@ def bench_of(dataset: Dataset, folder: Path, **settings: object) -> Bench:
     def build(name: str, data: Dataset) -> torch.nn.Module:
         return nets.build(name, data.num_classes, *data.image_shape[:2])
 
-    return make_bench(dataset, compute, build, Settings(**chosen | settings))
+    return make_setup(dataset, compute, build, Settings(**chosen | settings))
+
+
+def kind(run: Run) -> Continual:
+    """Return the kind of a run in five steps, with four images of each class."""
+    return kind_of(run.method, Steps(5, 4))
 
 
 def test_class_order() -> None:
@@ -65,8 +70,8 @@ def test_class_order() -> None:
 
 
 def test_a_step_sees_its_own_training_images_alone(digits: Dataset, tmp_path: Path) -> None:
-    bench = bench_of(digits, tmp_path)
-    own, positions = continual.step_bench(bench, [3, 7]), continual.positions_of(bench, [3, 7])
+    own = setup_of(digits, tmp_path)
+    own, positions = continual.step_setup(own, [3, 7]), continual.positions_of(own, [3, 7])
     labels = digits.train.labels[positions]
     assert set(labels.tolist()) == {3, 7}
     assert len(positions) == int(((digits.train.labels == 3) | (digits.train.labels == 7)).sum())
@@ -74,11 +79,11 @@ def test_a_step_sees_its_own_training_images_alone(digits: Dataset, tmp_path: Pa
     assert torch.equal(torch.tensor([3, 7])[own.dataset.train.labels], labels)
     assert own.dataset.test is own.dataset.train, "no test image is in reach"
     assert own.dataset.classes == ("3", "7")
-    assert own.fingerprint != bench.fingerprint
+    assert own.fingerprint != own.fingerprint
     pixels = own.dataset.train.images.double() / 255
     assert own.compute.mean == own.dataset.mean == (pytest.approx(float(pixels.mean()), abs=1e-4),)
     assert own.compute.std == (pytest.approx(float(pixels.std()), abs=1e-4),)
-    published = continual.step_bench(bench_of(replace(digits, measured=False), tmp_path), [3, 7])
+    published = continual.step_setup(setup_of(replace(digits, measured=False), tmp_path), [3, 7])
     assert published.compute.mean == digits.mean, "statistics that are published stay"
 
 
@@ -97,9 +102,9 @@ def test_nothing_of_later_steps_or_of_the_test_images_leaks(method: str, digits:
     how = {"iterations": 2} if method == "DM" else {}
     found = []
     for number, dataset in enumerate((digits, changed)):
-        bench = bench_of(dataset, tmp_path / str(number), options=how, initialisations=2)
-        run = Run(methods.find(method), 0, budget=40)
-        found.append([continual._filled(bench, run, classes, experiment._memory) for classes in order[:3]])
+        own = setup_of(dataset, tmp_path / str(number), initialisations=2)
+        run = Run(methods.find(method), 0, budget=40, options=how)
+        found.append([continual.filled(own, run, kind(run), classes) for classes in order[:3]])
     for number, (one, other) in enumerate(zip(*found, strict=True)):
         same = torch.equal(one.split.images, other.split.images)
         if one.weights is not None and number < 2:
@@ -112,7 +117,7 @@ def test_nothing_of_later_steps_or_of_the_test_images_leaks(method: str, digits:
 
 
 def test_statistics_of_the_network_are_of_the_classes_seen(digits: Dataset, tmp_path: Path) -> None:
-    seen = continual.seen_bench(bench_of(digits, tmp_path), [1, 4, 5])
+    seen = continual.seen_setup(setup_of(digits, tmp_path), [1, 4, 5])
     labels = digits.train.labels
     pixels = digits.train.images[(labels == 1) | (labels == 4) | (labels == 5)].double() / 255
     assert seen.compute.mean == (pytest.approx(float(pixels.mean()), abs=1e-4),)
@@ -125,18 +130,18 @@ def test_each_step_trains_on_the_whole_memory_and_is_tested_on_what_was_seen(
     """Images, labels and weights of all steps so far; test images of their classes, and of no others."""
     calls = []
 
-    def noting(bench, run, split, key, label, weights):
-        calls.append((bench, split, weights))
-        return evaluate(bench, run, split, key, label, weights)
+    def noting(seen, run, reduced, key, label):
+        calls.append((seen, reduced.split, reduced.weights))
+        return train_and_test(seen, run, reduced, key, label)
 
-    evaluate = continual.evaluate
-    monkeypatch.setattr(continual, "evaluate", noting)
+    train_and_test = continual.train_and_test
+    monkeypatch.setattr(continual, "train_and_test", noting)
     how = {"iterations": 1, "batch": 4} if method == "DM" else {}
-    bench = bench_of(digits, tmp_path, options=how, recipe=Recipe(1, scheduler="constant"))
-    run = Run(methods.find(method), 0, budget=40, per_class=4)
-    record = continual.run_one(bench, run, experiment.configuration(bench, run), experiment._memory)
+    own = setup_of(digits, tmp_path, recipe=Recipe(1, scheduler="constant"))
+    run = Run(methods.find(method), 0, budget=40, per_class=4, options=how)
+    record = kind(run).make(own, run)
     order = continual.class_order(10, 5, 0)
-    kept = [continual._filled(bench, run, classes, experiment._memory) for classes in order]
+    kept = [continual.filled(own, run, kind(run), classes) for classes in order]
     for number, (seen, split, weights) in enumerate(calls, 1):
         classes = sorted(label for step in order[:number] for label in step)
         assert torch.equal(split.images, torch.cat([memory.split.images for memory in kept[:number]]))
@@ -159,7 +164,7 @@ def test_each_step_trains_on_the_whole_memory_and_is_tested_on_what_was_seen(
 
 
 def test_a_step_is_tested_on_the_classes_seen(digits: Dataset, tmp_path: Path) -> None:
-    seen = continual.seen_bench(bench_of(digits, tmp_path), [1, 4, 5])
+    seen = continual.seen_setup(setup_of(digits, tmp_path), [1, 4, 5])
     labels = digits.test.labels
     assert torch.equal(seen.dataset.test.labels, labels[(labels == 1) | (labels == 4) | (labels == 5)])
     assert seen.dataset.num_classes == 10, "the network has an output for every class from the first step on"
@@ -271,21 +276,21 @@ def test_runs_that_differ_are_not_taken_for_repetitions(tmp_path: Path) -> None:
 def test_stopped_after_two_steps_and_resumed_equals_undisturbed(tmp_path: Path, monkeypatch) -> None:
     words = [*QUICK, "--selection", "LCMat-S"]
     assert script.main([*words, *places(tmp_path / "whole")]) == 0
-    step, calls = continual._step, []
+    train, calls = continual.train_and_test, []
 
     def stopping(*args: object) -> dict:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return step(*args)
+        return train(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(continual, "_step", stopping)
+        patch.setattr(continual, "train_and_test", stopping)
         with pytest.raises(KeyboardInterrupt):
             script.main([*words, *places(tmp_path / "broken")])
     assert recorded(tmp_path / "broken") == {}
     calls.clear()
-    monkeypatch.setattr(continual, "_step", lambda *args: calls.append(args) or step(*args))
+    monkeypatch.setattr(continual, "train_and_test", lambda *args: calls.append(args) or train(*args))
     assert script.main([*words, *places(tmp_path / "broken"), "--resume"]) == 0
     assert len(calls) == 3, "two steps of five were done"
     assert recorded(tmp_path / "broken") == recorded(tmp_path / "whole") != {}
@@ -299,16 +304,18 @@ def test_resume_from_a_named_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     def stopping(*_: object) -> dict:
         raise KeyboardInterrupt
 
-    step, calls = continual._step, []
+    train, calls = continual.train_and_test, []
     with monkeypatch.context() as patch:
-        patch.setattr(continual, "_step", lambda *a: stopping() if calls.append(a) or len(calls) == 2 else step(*a))
+        patch.setattr(
+            continual, "train_and_test", lambda *a: stopping() if calls.append(a) or len(calls) == 2 else train(*a)
+        )
         with pytest.raises(KeyboardInterrupt):
             script.main([*words, *places(tmp_path)])
     (kept,) = (tmp_path / "cache" / "checkpoints").glob("*-steps.pt")
     with pytest.raises(UserError, match="belongs to none of these runs"):
         script.main([*words, *places(tmp_path), "--resume", str(kept), "--seed", "1"])
     calls.clear()
-    monkeypatch.setattr(continual, "_step", lambda *a: calls.append(a) or step(*a))
+    monkeypatch.setattr(continual, "train_and_test", lambda *a: calls.append(a) or train(*a))
     assert script.main([*words, *places(tmp_path), "--resume", str(kept)]) == 0
     assert len(calls) == 4
 
@@ -334,10 +341,9 @@ def test_a_search_leaves_nothing_of_its_steps(tmp_path: Path) -> None:
 
 def test_the_protocols_network_is_the_default() -> None:
     words = ["--protocol", "continual", "--dataset", "digits", "--image_size", "16"]
-    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform"])], REGISTRY)
-    assert (job.bench.settings.model, job.bench.settings.evaluations) == ("ConvNet3", 3)
-    (job,) = planning.plan([options.parse([*words, "--selection", "Uniform", "--model", "MLP"])], REGISTRY)
-    assert (job.bench.settings.model, job.bench.settings.evaluations) == ("MLP", 3)
+    for more, model in (([], "ConvNet3"), (["--model", "MLP"], "MLP")):
+        settings = request_of(options.parse([*words, "--selection", "Uniform", *more]), REGISTRY).settings
+        assert (settings.model, settings.evaluations) == (model, 3)
 
 
 def test_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 import methods
 from lcmat import training
+from lcmat.command_line.method_flags import check_options, options_for
 from lcmat.data import Dataset
 from lcmat.errors import UserError
 from lcmat.runs import pretrained as provision
-from lcmat.runs import selection as experiment
-from lcmat.runs.job import Run
-from lcmat.runs.setup import Bench, Settings, make_bench
+from lcmat.runs import queue, selection
+from lcmat.runs.job import Job, Run
+from lcmat.runs.job import check as check_jobs
+from lcmat.runs.selection import Selection
+from lcmat.runs.setup import Settings, Setup, make_setup
 from lcmat.selection.subset import Subset
 from lcmat.training import Compute, Recipe
 
@@ -44,34 +47,44 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(digits: Dataset, compute: Compute, tmp_path: Path, cache: Path) -> Callable[..., Bench]:
+def bench(digits: Dataset, compute: Compute, tmp_path: Path, cache: Path) -> Callable[..., Setup]:
     """Make a bench with some settings of one's own."""
 
-    def make(**settings: object) -> Bench:
+    def make(**settings: object) -> Setup:
         usual = {
             "model": "Tiny",
             "selection_recipe": Recipe(epochs=3, batch=64, scheduler="constant"),
             "recipe": Recipe(epochs=2, batch=32),
             "initialisations": 3,
             "test_interval": 0,
-            "options": FAST,
             "save_path": tmp_path / "result",
             "cache_path": cache,
         }
-        return make_bench(digits, compute, lambda name, dataset: Tiny(), Settings(**{**usual, **settings}))
+        return make_setup(digits, compute, lambda name, dataset: Tiny(), Settings(**{**usual, **settings}))
 
     return make
 
 
-def run(name: str, **options: object) -> Run:
-    return Run(methods.get(name), 0, **{"fraction": 0.05, **options})
+def run(name: str, options: dict[str, object] = FAST, **size: object) -> Run:
+    method = methods.get(name)
+    return Run(method, 0, **{"fraction": 0.05, **size}, options=options_for(method, options))
+
+
+def check(own: Setup, runs: list[Run]) -> None:
+    check_jobs([Job(own, one, Selection()) for one in runs])
+
+
+def make(own: Setup, one: Run) -> dict:
+    """Do a run as the queue does, and return its record."""
+    ((record,), _) = queue.work([Job(own, one, Selection())], lambda *_: None)
+    return record
 
 
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_runs_through_the_pipeline(bench: Callable, name: str, tmp_path: Path) -> None:
     own = bench()
-    experiment.check(own, [run(name)])
-    record = experiment.run_one(own, run(name))
+    check(own, [run(name)])
+    record = make(own, run(name))
     method = methods.get(name)
     train_size = 1297 if "validation" not in method.fields else 1037
     sizes = np.bincount(own.part(run(name))[1].labels)
@@ -120,7 +133,7 @@ def test_initialisations_of_other_length_share_nothing_with_pretraining(bench: C
     assert len(several) == 3
     main = provision.signals_of(own, run("LCMat-S"))[0]
     assert not any(torch.equal(one.logits, main.logits) for one in several)
-    config = experiment.configuration(own, run("GraNd"))["selection_network"]["initialisations"]
+    config = Selection().configuration(own, run("GraNd"))["selection_network"]["initialisations"]
     assert (config["count"], config["epochs"]) == (3, 1)
 
 
@@ -158,11 +171,11 @@ def test_dynamics_are_asked_for_when_only_weights_are_given(bench: Callable, tmp
     torch.save(Tiny().state_dict(), tmp_path / "given.pt")
     own = bench(pretrained=tmp_path / "given.pt")
     with pytest.raises(UserError, match=rf"{name} needs the dynamics of pretraining, which --pretrained"):
-        experiment.check(own, [run("LCMat-S"), run(name)])
-    experiment.check(own, [run("LCMat-S"), run("GraNd"), run("DeepFool")])
-    record = experiment.run_one(own, run("DeepFool"))
+        check(own, [run("LCMat-S"), run(name)])
+    check(own, [run("LCMat-S"), run("GraNd"), run("DeepFool")])
+    record = make(own, run("DeepFool"))
     assert record["selection_network"]["given"] == "given.pt"
-    assert "initialisations" in experiment.configuration(own, run("GraNd"))["selection_network"]
+    assert "initialisations" in Selection().configuration(own, run("GraNd"))["selection_network"]
 
 
 def test_validation_samples_are_neither_trained_on_nor_selected(
@@ -172,12 +185,12 @@ def test_validation_samples_are_neither_trained_on_nor_selected(
     sizes = []
     original = provision.train
     monkeypatch.setattr(provision, "train", lambda *a, **o: (sizes.append(len(a[1])), original(*a, **o))[1])
-    record = experiment.run_one(own, run("GradMatch-Val"))
+    record = make(own, run("GradMatch-Val"))
     assert sizes == [1037]
     assert record["config"]["validation_ratio"] == 0.2
     # Without the need, nothing is held out, unless it is for all.
-    assert experiment.configuration(own, run("GradMatch"))["validation_ratio"] is None
-    assert experiment.configuration(bench(hold_out=True), run("GradMatch"))["validation_ratio"] == 0.2
+    assert Selection().configuration(own, run("GradMatch"))["validation_ratio"] is None
+    assert Selection().configuration(bench(hold_out=True), run("GradMatch"))["validation_ratio"] == 0.2
 
 
 def test_training_gets_the_weights_of_a_weighted_subset(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +203,9 @@ def test_training_gets_the_weights_of_a_weighted_subset(bench: Callable, monkeyp
 
     monkeypatch.setattr(training, "weighted_cross_entropy", spied)
     own = bench(recipe=Recipe(epochs=1, batch=2000))
-    experiment.run_one(own, run("LCMat-S"))
+    make(own, run("LCMat-S"))
     assert used[-1] is None
-    record = experiment.run_one(own, run("Craig"))
+    record = make(own, run("Craig"))
     path = own.settings.save_path / "digits-Tiny" / "Craig" / record["indices"]
     expected = Subset.load(path).weights
     assert expected.sum() == 1297
@@ -213,41 +226,41 @@ def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypa
         return pick(signals, budget, generator, context, overshoot, iterations, classes)
 
     method = replace(deep_fool, pick=counted)
-    own = bench(options={"iterations": 3})
-    whole, _ = experiment._select(own, *arguments(own, Run(method, 0, fraction=0.1)))
+    own, few = bench(), {"iterations": 3}
+    whole, _ = selection.select(own, *arguments(own, Run(method, 0, fraction=0.1, options=few)))
     assert len(calls) == 10
-    part, _ = experiment._select(own, *arguments(own, Run(method, 0, fraction=0.05)))
+    part, _ = selection.select(own, *arguments(own, Run(method, 0, fraction=0.05, options=few)))
     assert len(calls) == 10
     assert set(part.indices.tolist()) < set(whole.indices.tolist())
-    by_budget, _ = experiment._select(own, *arguments(own, Run(method, 0, budget=30)))
+    by_budget, _ = selection.select(own, *arguments(own, Run(method, 0, budget=30, options=few)))
     assert len(by_budget) == 30
     assert len(calls) == 10
-    experiment._select(own, *arguments(own, Run(method, 1, fraction=0.05)))
+    selection.select(own, *arguments(own, Run(method, 1, fraction=0.05, options=few)))
     assert len(calls) == 20
 
 
-def arguments(bench: Bench, run: Run) -> tuple:
+def arguments(bench: Setup, run: Run) -> tuple:
     signals, _, _ = provision.signals_of(bench, run)
-    return run, signals, provision.context_of(bench, run, "key"), experiment.configuration(bench, run)
+    return run, signals, provision.context_of(bench, run, "key"), Selection().configuration(bench, run)
 
 
 def test_options_reach_their_method(bench: Callable) -> None:
-    own = bench(options={"damping": 0.5, "AdaCore.damping": 0.2, "rho": 0.3, "craig.rho": 1})
-    options = {name: experiment.configuration(own, run(name))["options"] for name in ("AdaCore", "Influential")}
+    own, given = bench(), {"damping": 0.5, "AdaCore.damping": 0.2, "rho": 0.3}
+    options = {name: Selection().configuration(own, run(name, given))["options"] for name in ("AdaCore", "Influential")}
     assert options["AdaCore"]["damping"] == 0.2
     assert options["Influential"]["damping"] == 0.5
     chosen = [methods.get("AdaCore"), methods.get("CCS")]
-    experiment.check_options(own.settings, chosen, ["damping", "ccs.beta"])
+    check_options(chosen, ["damping", "ccs.beta"])
     for wrong, message in (("bta", "did you mean beta"), ("CCS.damping", "no such option"), ("Glister.eta", "none of")):
         with pytest.raises(UserError, match=message):
-            experiment.check_options(own.settings, chosen, [wrong])
+            check_options(chosen, [wrong])
 
 
 def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     import methods.probabilistic as module
 
-    own = bench(resume=True, overwrite=True, options={"outer_steps": 4, "inner_epochs": 1})
-    expected = experiment.run_one(own, run("Probabilistic"))
+    own, options = bench(resume=True, overwrite=True), {"outer_steps": 4, "inner_epochs": 1}
+    expected = make(own, run("Probabilistic", options))
     original, done = module._loss_after_training, []
 
     def interrupted(*words: object) -> float:
@@ -258,11 +271,11 @@ def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypat
 
     monkeypatch.setattr(module, "_loss_after_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        experiment.run_one(own, run("Probabilistic"))
+        make(own, run("Probabilistic", options))
     assert len(list((own.settings.cache_path / "checkpoints").glob("*.pt"))) == 1
     count = []
     monkeypatch.setattr(module, "_loss_after_training", lambda *w: (count.append(1), original(*w))[1])
-    record = experiment.run_one(own, run("Probabilistic"))
+    record = make(own, run("Probabilistic", options))
     assert len(count) == 2
     assert record["test_accuracy"] == expected["test_accuracy"]
     assert not list((own.settings.cache_path / "checkpoints").glob("*"))

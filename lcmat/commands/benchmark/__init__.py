@@ -13,7 +13,7 @@ from lcmat.files import check_writable
 def main(argv: list[str]) -> int:
     """Run the benchmarks named, or all."""
     # Here, since processes whose memory is measured come through this file, too.
-    from lcmat.commands.setupmark import condensing, selecting, training
+    from lcmat.commands.benchmark import condensing, selecting, training
 
     benchmarks = selecting.BENCHMARKS | training.BENCHMARKS | condensing.BENCHMARKS
     parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nets
 from lcmat.augmentation import siamese
-from lcmat.commands.setupmark import plain_condensing
-from lcmat.commands.setupmark.measuring import Report
+from lcmat.commands.benchmark import plain_condensing
+from lcmat.commands.benchmark.measuring import Report
 from lcmat.condensation.matching import Matching, curvature_matching, feature_matching
 from lcmat.condensation.matching_step import Pair, matching_gradient, spreading
 from lcmat.hardware import make_repeatable

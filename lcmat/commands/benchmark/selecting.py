@@ -14,8 +14,8 @@ import methods
 import nets
 from lcmat import data
 from lcmat import memory_limit as memory
-from lcmat.commands.setupmark import others, work
-from lcmat.commands.setupmark.measuring import Report, measured
+from lcmat.commands.benchmark import others, work
+from lcmat.commands.benchmark.measuring import Report, measured
 from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.errors import UserError
 from lcmat.facility_location.exact import hold

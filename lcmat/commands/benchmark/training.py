@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import nets
 from lcmat import data
 from lcmat.bilevel.inner_loop import Images, mean_loss, prepared, train_full_batch
-from lcmat.commands.setupmark import plain_loop
-from lcmat.commands.setupmark.measuring import Report
+from lcmat.commands.benchmark import plain_loop
+from lcmat.commands.benchmark.measuring import Report
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.hardware import choose_precision, make_repeatable
 from lcmat.signals.networks import take_signals

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 import methods
-from lcmat.commands.setupmark import plain
-from lcmat.commands.setupmark.measuring import one_class, synthetic_signals, timed
+from lcmat.commands.benchmark import plain
+from lcmat.commands.benchmark.measuring import one_class, synthetic_signals, timed
 from lcmat.distances.matrix import Matrix
 from lcmat.facility_location.exact import facility_location
 from lcmat.files import load_tensors
