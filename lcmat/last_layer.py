@@ -34,7 +34,7 @@ def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
     return p, (1 - p).scatter(1, top, others)
 
 
-def errors(logits: Tensor, labels: Tensor) -> Tensor:
+def residuals(logits: Tensor, labels: Tensor) -> Tensor:
     """Return a = p − onehot(y), (n, C) in float64."""
     p, q = probabilities(logits)
     return p.scatter(1, labels[:, None], -q.gather(1, labels[:, None]))
@@ -52,7 +52,7 @@ def layer_inputs(features: Tensor, bias: bool) -> Tensor:
 
 def gradient_factors(signals: Signals) -> tuple[Tensor, Tensor]:
     """Return a (n, C) and h̃ (n, d+1) with per-sample gradients g_i = a_i ⊗ h̃_i (sum reduction, no 1/n)."""
-    return errors(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
+    return residuals(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
 
 
 def hessian_factors(signals: Signals) -> tuple[Tensor, Tensor]:
@@ -117,7 +117,7 @@ class LastLayer:
     def of(signals: Signals) -> LastLayer:
         """Take the signals of one network on T."""
         p, _ = probabilities(signals.logits)
-        a, h = errors(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
+        a, h = residuals(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
         return LastLayer(signals.logits.double(), signals.labels, a, p, h)
 
     @property

@@ -238,12 +238,12 @@ def mixed_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, 
 def accuracy(network: nn.Module, split: Split, compute: Compute) -> float:
     """Return the network's accuracy on `split` in per cent, in evaluation mode; leave its mode as it was."""
     correct = torch.zeros((), dtype=torch.int64, device=compute.device)
-    for logits, labels, _ in evaluate(network, split, compute):
+    for logits, labels, _ in predictions(network, split, compute):
         correct += (logits.argmax(1) == labels).sum()
     return 100 * int(correct) / len(split)
 
 
-def evaluate(network: nn.Module, split: Split, compute: Compute, batch: int = TEST_BATCH) -> Iterator:
+def predictions(network: nn.Module, split: Split, compute: Compute, batch: int = TEST_BATCH) -> Iterator:
     """Yield logits, labels and positions batch by batch, in order and in evaluation mode."""
     network.to(compute.device, memory_format=torch.channels_last)
     parts = torch.arange(len(split)).split(batch)

@@ -17,7 +17,7 @@ from lcmat.training import evaluation_mode
 # Images whose distance is found at once.
 BATCH = 250
 # Distances that differ by less than this share are equal to rounding.
-TIE = 1e-12
+NEIGHBOUR_TIE = 1e-12
 
 
 def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: int = 10) -> Picks:
@@ -47,10 +47,10 @@ def nearest_others(features: Tensor, count: int) -> Tensor:
         rows[torch.arange(len(part)), part] = torch.inf
         values, indices = rows.topk(count, dim=1, largest=False)
         farthest = values.amax(1, keepdim=True)
-        within = (rows <= farthest * (1 + TIE)).sum(1) > count
+        within = (rows <= farthest * (1 + NEIGHBOUR_TIE)).sum(1) > count
         for row in within.nonzero()[:, 0].tolist():  # more candidates than places: topk takes any of them
-            surely = (rows[row] < farthest[row] * (1 - TIE)).nonzero()[:, 0]
-            tied = (rows[row] <= farthest[row] * (1 + TIE)).nonzero()[:, 0]
+            surely = (rows[row] < farthest[row] * (1 - NEIGHBOUR_TIE)).nonzero()[:, 0]
+            tied = (rows[row] <= farthest[row] * (1 + NEIGHBOUR_TIE)).nonzero()[:, 0]
             tied = tied[~torch.isin(tied, surely)]
             indices[row] = torch.cat([surely, tied])[:count]
         found.append(indices)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lcmat.last_layer import errors, gradient_factors
+from lcmat.last_layer import gradient_factors, residuals
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
@@ -17,7 +17,7 @@ def grand(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
 
 def el2n(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     """Choose the largest mean norm of the error, ‖p − onehot(y)‖₂ (Definition 2.2)."""
-    norms = [_norm(errors(one.logits, one.labels)) for one in signals.initialisations]
+    norms = [_norm(residuals(one.logits, one.labels)) for one in signals.initialisations]
     return Picks(ranked(torch.stack(norms).mean(0), budget))
 
 

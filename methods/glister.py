@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from lcmat.errors import UserError
-from lcmat.last_layer import errors, gradient_factors, layer_inputs
+from lcmat.last_layer import gradient_factors, layer_inputs, residuals
 from lcmat.selection.matching_pursuit import products
 from lcmat.selection.method import WITH_VALIDATION, Method, Picks
 from lcmat.selection.ranking import ranked
@@ -30,7 +30,7 @@ def glister_val(signals: Signals, budget: int, generator: torch.Generator, eta: 
 def target_gradient(target: Signals, step: Tensor) -> Tensor:
     """Return ∇L, (C, d+1), of the target's mean cross-entropy when `step` (C, d+1) has been added to the last layer."""
     h = layer_inputs(target.features, target.bias)
-    return errors(target.logits.double() + h @ step.T, target.labels).T @ h / len(h)
+    return residuals(target.logits.double() + h @ step.T, target.labels).T @ h / len(h)
 
 
 def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks: int) -> Picks:

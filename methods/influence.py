@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 from lcmat.distances.vectors import symmetric
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors, parameters_per_class, probabilities
@@ -51,7 +51,7 @@ def _check_memory(signals: Signals, samples: int) -> None:
     """Raise UserError where the influences of the largest group do not fit into what is free."""
     width = (signals.logits.shape[1] - 1) * parameters_per_class(signals)
     size = (2 if width > EXACT_PARAMETERS else 1) * samples * width * 8
-    if size > memory.free(signals.labels.device):
+    if size > memory_limit.free(signals.labels.device):
         raise UserError(
             f"Influential needs {size / 1e9:.1f} GB for the influences of {samples:,} samples at once, which is more "
             f"than is free; select class by class, or with another method"
@@ -63,7 +63,7 @@ def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
     n = len(vectors)
     total = vectors.sum(0)
     gram = None
-    if memory.fits(n**2 * vectors.element_size(), memory.OF_A_MATRIX, vectors.device):
+    if memory_limit.fits(n**2 * vectors.element_size(), memory_limit.OF_A_MATRIX, vectors.device):
         gram = symmetric(n, lambda index, start: vectors[index] @ vectors[start:].T)
     tries = []
     if n <= BOTH_WAYS or budget <= n - budget:

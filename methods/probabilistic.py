@@ -17,7 +17,7 @@ from lcmat.selection.context import Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
-from lcmat.training import DivergedError, evaluate, train
+from lcmat.training import DivergedError, predictions, train
 
 
 def probabilistic(
@@ -108,7 +108,7 @@ def _loss_after_training(context: Context, mask: Tensor, epochs: int, seed: int)
         return float("inf")
     total = 0.0
     with torch.no_grad():
-        for logits, labels, _ in evaluate(network, context.split, context.compute):
+        for logits, labels, _ in predictions(network, context.split, context.compute):
             total += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
     return total / len(context.split) if math.isfinite(total) else float("inf")
 

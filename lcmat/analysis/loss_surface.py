@@ -17,7 +17,7 @@ from lcmat.data.splits import Split
 from lcmat.last_layer import Difference
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.subset import Subset
-from lcmat.training import Compute, evaluate, evaluation_mode
+from lcmat.training import Compute, evaluation_mode, predictions
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:
@@ -111,7 +111,7 @@ def landscape(network: nn.Module, split: Split, compute: Compute, places: list[f
     bar = tqdm(total=len(places) ** 2, desc=label, disable=None, leave=False)
     for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2):
         with moved(network, first, x), moved(network, second, y):
-            for logits, labels, positions in evaluate(network, split, compute, at_once):
+            for logits, labels, positions in predictions(network, split, compute, at_once):
                 losses[i, j, positions] = F.cross_entropy(logits.float(), labels, reduction="none").cpu()
         bar.update()
     bar.close()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.memory_limit import OF_A_MATRIX, fits
@@ -110,7 +110,7 @@ def check_memory(network: nn.Module, images: Images, count: int) -> None:
     network = network.to(images.compute.device, memory_format=torch.channels_last).train()
     few, more = (_bytes_kept(network, images.take(torch.arange(n))[0], images.compute) for n in (2, 4))
     size = (more - few) / 2 * count
-    if size > memory.free(images.compute.device):
+    if size > memory_limit.free(images.compute.device):
         raise UserError(
             f"{count:,} samples at once need {size / 1e9:.0f} GB with BatchNorm, which is more than is free; "
             f"give a network without (--inner_model), or a smaller --init_size"

@@ -46,14 +46,14 @@ def accepts(new: Objectives, old: Objectives, bounds: Objectives) -> bool:
     return precedes(new, old, bounds) or (alike(new, old, bounds) and new < old)
 
 
-def smallest(history: Sequence[Objectives], tolerance: float) -> int:
+def best_index(history: Sequence[Objectives], tolerance: float) -> int:
     """Return the position of argmin f₂ over M₁ = {f₁ ≤ (1 + ε) min f₁}; of equal f₂ the lowest f₁, then the first."""
     first, _ = thresholds(history, tolerance)
     return min(range(len(history)), key=lambda t: (history[t][0] > first, history[t][1], history[t][0]))
 
 
-def undominated(history: Sequence[Objectives], new: Objectives) -> bool:
-    """Tell whether nothing in the history is as good as `new` in both objectives. Others are never `smallest`."""
+def is_nondominated(history: Sequence[Objectives], new: Objectives) -> bool:
+    """Tell whether nothing in the history is as good as `new` in both objectives. Others are never the best."""
     return not any(f1 <= new[0] and f2 <= new[1] for f1, f2 in history)
 
 
@@ -94,7 +94,7 @@ class State:
     restarts: int = 0
 
 
-def begun(start: Tensor, rules: Rules) -> State:
+def initial_state(start: Tensor, rules: Rules) -> State:
     """Return the state before the first evaluation, that of the start."""
     return State(start, start, rules.step)
 
@@ -105,7 +105,7 @@ def direction(size: int, bias: float, generator: torch.Generator) -> Tensor:
     return u / u.norm()
 
 
-def asked(state: State, rules: Rules, seed: int) -> Tensor:
+def ask(state: State, rules: Rules, seed: int) -> Tensor:
     """Return the point to evaluate next: m + δu, else m − δu, clipped to [−1, 1]; or m itself if it has no value."""
     if state.value is None:
         return state.incumbent
@@ -113,7 +113,7 @@ def asked(state: State, rules: Rules, seed: int) -> Tensor:
     return (state.incumbent + (-state.step if state.opposite else state.step) * u).clamp(-1, 1)
 
 
-def told(state: State, point: Tensor, value: Objectives, rules: Rules, seed: int) -> State:
+def tell(state: State, point: Tensor, value: Objectives, rules: Rules, seed: int) -> State:
     """Return the state after the point that was asked for turned out to have `value`, which joins the history first."""
     history = (*state.history, value)
     if state.value is None or accepts(value, state.value, thresholds(history, rules.tolerance)):

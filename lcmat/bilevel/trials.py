@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lcmat.bilevel.lexicographic import Objectives, Rules, State, asked, begun, smallest, told, undominated
+from lcmat.bilevel.lexicographic import Objectives, Rules, State, ask, best_index, initial_state, is_nondominated, tell
 from lcmat.errors import UserError
 from lcmat.files import write_text
 from lcmat.training import DivergedError
@@ -119,7 +119,7 @@ def refine(
     than two. repeatable: whether f₁ depends on the set alone, so that no set need be trained on twice in a row.
     Raises DivergedError if no training ends in a loss below DIVERGED.
     """
-    state, front = begun(start, rules), []
+    state, front = initial_state(start, rules), []
     bar = tqdm(total=trials, desc="LBCS", disable=None, leave=False)
     for trial in range(trials):
         state, point, untrained = advanced(state, rules, seed, limit, repeatable)
@@ -137,7 +137,7 @@ def refine(
         started = time.monotonic()
         f1 = objective(chosen, trial) if kept is None else kept["f1"]
         value = (min(f1, DIVERGED) if math.isfinite(f1) else DIVERGED, len(chosen))
-        state = told(state, point, value, rules, seed)
+        state = tell(state, point, value, rules, seed)
         front = _joined(front, value, chosen)
         if file is not None and kept is None:
             file.append(_described(trial, value, state, untrained, time.monotonic() - started))
@@ -147,7 +147,7 @@ def refine(
     bar.close()
     if front and min(f1 for (f1, _), _ in front) >= DIVERGED:
         raise DivergedError("every training of LBCS diverged; lower inner_lr")
-    return front[smallest([value for value, _ in front], rules.tolerance)][1]
+    return front[best_index([value for value, _ in front], rules.tolerance)][1]
 
 
 def advanced(
@@ -158,11 +158,11 @@ def advanced(
     Returns the state, the point to train on, or None where there is none in IDLE proposals, and how many came before.
     """
     for untrained in range(IDLE):
-        point = asked(state, rules, seed)
+        point = ask(state, rules, seed)
         value = known(state, point, limit, repeatable)
         if value is None:
             return state, point, untrained
-        state = told(state, point, value, rules, seed)
+        state = tell(state, point, value, rules, seed)
     return state, None, IDLE
 
 
@@ -195,6 +195,6 @@ def _described(trial: int, value: Objectives, state: State, untrained: int, seco
 
 def _joined(front: list[tuple[Objectives, Tensor]], value: Objectives, chosen: Tensor) -> list:
     """Return the sets that may turn out to be the answer, with a new one: those that no other one dominates."""
-    if not undominated([v for v, _ in front], value):
+    if not is_nondominated([v for v, _ in front], value):
         return front
-    return [(v, c) for v, c in front if undominated([value], v)] + [(value, chosen)]
+    return [(v, c) for v, c in front if is_nondominated([value], v)] + [(value, chosen)]

@@ -6,7 +6,7 @@ python -m lcmat lbcs FILE.jsonl  # one search, beside its file
 
 from pathlib import Path
 
-from lcmat.bilevel.lexicographic import smallest
+from lcmat.bilevel.lexicographic import best_index
 from lcmat.bilevel.trials import read_trials
 from lcmat.command_line.options import Parser
 from lcmat.errors import UserError
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
 
 
 def _summary(search: dict, trials: list[dict]) -> str:
-    found = trials[smallest([(one["f1"], one["f2"]) for one in trials], search["tolerance"])]
+    found = trials[best_index([(one["f1"], one["f2"]) for one in trials], search["tolerance"])]
     accepted, seconds, size = (sum(one[name] for one in trials) for name in ("accepted", "seconds", "f2"))
     losses = [one["f1"] for one in trials]
     return (

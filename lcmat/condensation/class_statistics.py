@@ -19,7 +19,7 @@ from backpack.extensions import BatchGrad
 from torch import Tensor, nn
 
 from lcmat.errors import UserError
-from lcmat.last_layer import errors, layer_inputs
+from lcmat.last_layer import layer_inputs, residuals
 from lcmat.signals.networks import linear_head
 
 LAYERS = ("all", "convolutions")
@@ -32,7 +32,7 @@ def mean_features(
     """Return the weighted sum of φ, the input of the last linear layer, over each class: (k, d)."""
     with torch.set_grad_enabled(graph):
         features, _ = features_and_logits(network, inputs, head=False)
-        return {"features": _spread(weights, sizes) @ features}
+        return {"features": _class_weights(weights, sizes) @ features}
 
 
 def mean_gradients(
@@ -89,7 +89,7 @@ def closed_form_moments(
 
     As products of the factors, in float64: g itself, (n, C, d+1), is never formed.
     """
-    a, h = errors(logits, labels), layer_inputs(features, head.bias is not None)
+    a, h = residuals(logits, labels), layer_inputs(features, head.bias is not None)
     parts = zip(a.split(sizes), h.split(sizes), weights.double().split(sizes), strict=True)
     sums = [((w[:, None] * a).T @ h, (w[:, None] * a.square()).T @ h.square()) for a, h, w in parts]
     first, second = zip(*sums, strict=True)
@@ -108,8 +108,8 @@ def backpack_moments(
     g = extended.weight.grad_batch
     if head.bias is not None:
         g = torch.cat([g, extended.bias.grad_batch[:, :, None]], 2)
-    spread, g = _spread(weights.double(), sizes), g.double()
-    return {"first": torch.tensordot(spread, g, 1), "second": torch.tensordot(spread, g.square(), 1)}
+    weighting, g = _class_weights(weights.double(), sizes), g.double()
+    return {"first": torch.tensordot(weighting, g, 1), "second": torch.tensordot(weighting, g.square(), 1)}
 
 
 def features_and_logits(network: nn.Module, inputs: Tensor, head: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -131,7 +131,7 @@ def features_and_logits(network: nn.Module, inputs: Tensor, head: bool = True) -
     return taken[threading.get_ident()], logits
 
 
-def _spread(weights: Tensor, sizes: list[int]) -> Tensor:
+def _class_weights(weights: Tensor, sizes: list[int]) -> Tensor:
     """Return the matrix (k, n) whose row c holds the weights of class c's images."""
     return torch.block_diag(*weights.split(sizes))
 

@@ -26,7 +26,7 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.siamese import NONE, Strategy
 from lcmat.condensation.condenser import Task, real_batch
 from lcmat.condensation.matching import Matching
-from lcmat.condensation.matching_step import Pair, matching_gradient, spreading
+from lcmat.condensation.matching_step import Pair, matching_gradient, unit_map
 from lcmat.condensation.networks import Networks, Schedule
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import Synthetic, initial, read
@@ -67,13 +67,13 @@ def condense(
     networks = Networks(task, schedule, room, labels.to(device), factor)
 
     learning = Learning(task, room, labels, images, optimizer, schedule.iterations, schedule.steps, networks, factor)
-    with spreading(device, len(task.sizes) if matching.threads else 1) as spread:
+    with unit_map(device, len(task.sizes) if matching.threads else 1) as map_units:
 
         def gradient(iteration: int, step: int) -> tuple[Tensor, Tensor]:
             pairs = _pairs(task, room, strategy, batch, iteration, step)
             network = networks.ready_to_match(iteration, step)
             to_inputs = functools.partial(room.inputs, factor=factor)
-            return matching_gradient(network, matching, images.detach(), pairs, to_inputs, factor, spread)
+            return matching_gradient(network, matching, images.detach(), pairs, to_inputs, factor, map_units)
 
         return learning.run(gradient)
 

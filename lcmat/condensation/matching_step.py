@@ -64,18 +64,18 @@ def matching_gradient(
     pairs: list[Pair],
     to_inputs: Callable[[Tensor], Tensor],
     factor: int = 1,
-    spread: Callable[..., list] | None = None,
+    map_units: Callable[..., list] | None = None,
     limit: Limits | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the matching loss, summed over the classes, and its gradient in the synthetic images (m, c, h, w).
 
-    to_inputs: what the network reads of stored images, `factor`² inputs for each. spread: maps a function over lists,
-    perhaps in threads (`spreading`). network: in evaluation mode; no image's output may depend on other images.
+    to_inputs: what the network reads of stored images, `factor`² inputs for each. map_units: maps a function over a
+    list, perhaps in threads (`unit_map`). network: in evaluation mode; no image's output may depend on other images.
     """
     limit = limit or limits(images.device, images.shape[1:])
     work = partial(_unit_gradient, _Step(network, matching, to_inputs, factor), images, limit)
     units = _units(pairs, factor, limit)
-    results = (spread or _in_turn)(work, units)
+    results = (map_units or _in_turn)(work, units)
     gradient = torch.zeros_like(images)
     for unit, (_, part) in zip(units, results, strict=True):
         gradient[unit[0].rows.start : unit[-1].rows.stop] = part
@@ -83,7 +83,7 @@ def matching_gradient(
 
 
 @contextmanager
-def spreading(device: torch.device, units: int) -> Iterator[Callable[..., list]]:
+def unit_map(device: torch.device, units: int) -> Iterator[Callable[..., list]]:
     """Yield a function that maps over a list: on a CPU in as many threads as there are cores, at most `units`.
 
     Threads share out the cores, so that no operation waits for the slowest core; each result is computed in one.

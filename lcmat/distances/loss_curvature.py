@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 from lcmat.distances.lower_bounds import LowerBounds, products_are_whole
 from lcmat.distances.vectors import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
@@ -15,11 +15,11 @@ from lcmat.last_layer import (
     _curvature_sums,
     _variance,
     dominant_dimensions,
-    errors,
     hessian_factors,
     layer_inputs,
     parameters_per_class,
     probabilities,
+    residuals,
 )
 from lcmat.method_options import check_radius
 from lcmat.signals.signals import Signals
@@ -56,7 +56,7 @@ class LossCurvatureDistance(RepresentativeDistance):
 
     def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
         features, logits, labels = (getattr(self.signals, name)[part] for name in ("features", "logits", "labels"))
-        a, h = errors(logits, labels), layer_inputs(features, self.signals.bias)
+        a, h = residuals(logits, labels), layer_inputs(features, self.signals.bias)
         vectors = a, h, a.square().sum(1) * h.square().sum(1)
         if self.rho > 0:
             p, q = probabilities(logits)
@@ -71,7 +71,7 @@ class LossCurvatureDistance(RepresentativeDistance):
         """
         classes, width = self.signals.logits.shape[1], parameters_per_class(self.signals)
         K, n = 0 if self.dims is None else len(self.dims), len(self)
-        fits = memory.fits(n * (classes + width + K + 2) * 4, memory.OF_VECTORS, self.device)
+        fits = memory_limit.fits(n * (classes + width + K + 2) * 4, memory_limit.OF_VECTORS, self.device)
         if not fits or not products_are_whole(self.device):
             return None
         lower = LowerBounds(n, classes, width, K, self.device)

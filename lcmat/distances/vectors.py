@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 
 # Elements of one temporary block: 2²¹ float64 values are 16 MiB, of which a few live at once.
 BLOCK_ELEMENTS = 2**21
@@ -71,7 +71,7 @@ class RepresentativeDistance(ABC):
         self.most = max(1, BLOCK_ELEMENTS // width)  # samples whose vectors are formed at once
         self.kept = None
         n = len(self)
-        if keep and memory.fits(n * width * 8, memory.OF_VECTORS, self.device):
+        if keep and memory_limit.fits(n * width * 8, memory_limit.OF_VECTORS, self.device):
             for start in range(0, n, self.most):
                 formed = self._form(slice(start, start + self.most))
                 if start == 0:

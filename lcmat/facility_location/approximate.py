@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 from lcmat.distances.protocol import Distance
 from lcmat.distances.vectors import BLOCK_ELEMENTS, TILE_ROWS
 from lcmat.errors import UserError, lookup
@@ -23,7 +23,7 @@ from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover, check_budget
 from lcmat.facility_location.exact import facility_location
 from lcmat.facility_location.incremental import LEAST_ROWS, NOT_FINITE, incremental_greedy
-from lcmat.selection.ranking import TIE, first_largest
+from lcmat.selection.ranking import SCORE_TIE, first_largest
 
 GREEDY = ("exact", "stochastic", "partition")
 # Stochastic greedy reaches 1 − 1/e − ε of the optimum in expectation.
@@ -119,7 +119,7 @@ def _gains_of_drawn(
     gains = torch.full((len(drawn),), -math.inf, dtype=torch.float64, device=drawn.device)
     best = -math.inf
     for order in bounds[drawn].argsort(descending=True, stable=True).split(_rows_at_once(len(clients))):
-        order = order[bounds[drawn[order]] >= best - TIE * abs(best)] if best > -math.inf else order
+        order = order[bounds[drawn[order]] >= best - SCORE_TIE * abs(best)] if best > -math.inf else order
         if not len(order):
             break
         block = distance.block(drawn[order], clients)
@@ -195,7 +195,7 @@ class Between:
     def hold(self) -> Between:
         """Return the same, held as one matrix if that fits into memory."""
         n, p = len(self.clients), len(self.candidates)
-        if not memory.fits(n * p * 8, memory.OF_A_MATRIX, self.distance.device):
+        if not memory_limit.fits(n * p * 8, memory_limit.OF_A_MATRIX, self.distance.device):
             return self
         matrix = torch.empty(n, p, dtype=torch.float64, device=self.distance.device)
         for part in torch.arange(n).split(_rows_at_once(p)):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 from lcmat.distances.matrix import Matrix
 from lcmat.distances.protocol import Distance
 from lcmat.distances.vectors import symmetric
@@ -18,7 +18,7 @@ from lcmat.facility_location.lazy import lazy_greedy
 def hold(distance: Distance) -> Distance:
     """Return the distance as one matrix, each pair measured once, if that fits into memory; else unchanged."""
     n = len(distance)
-    if isinstance(distance, Matrix) or not memory.fits(n * n * 8, memory.OF_A_MATRIX, distance.device):
+    if isinstance(distance, Matrix) or not memory_limit.fits(n * n * 8, memory_limit.OF_A_MATRIX, distance.device):
         return distance
     return Matrix(symmetric(n, distance.rows))
 

@@ -21,7 +21,7 @@ from lcmat.distances.vectors import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover
-from lcmat.facility_location.lazy import FORMED_ANEW, NOT_FINITE, TIE
+from lcmat.facility_location.lazy import FORMED_ANEW, GAIN_TIE, NOT_FINITE
 
 # Elements of a block of rows taken from a held matrix: 4 MiB, which stay in cache.
 HELD_ELEMENTS = 2**19
@@ -71,11 +71,13 @@ def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], l
     gains, slack = costs[0] - sums, slack_of(torch.full_like(sums, costs[0]), costs[0])
     for number in tqdm(range(budget), desc="facility location", disable=held or None, leave=False):
         anew = functools.partial(_gains, candidates, current)
-        pick = _best(gains, slack, costs[-1], step, anew, give_up_at=math.inf if held or not number else len(sums) // 8)
+        pick = _best_by_incremental_gain(
+            gains, slack, costs[-1], step, anew, give_up_at=math.inf if held or not number else len(sums) // 8
+        )
         if pick is None:  # since the gains were computed, distances have become far smaller
             gains = _all_gains(clients, current, step, own).masked_fill_(gains == -math.inf, -math.inf)
             slack = slack_of(gains.clamp(min=0), costs[-1])
-            pick = _best(gains, slack, costs[-1], step, anew)
+            pick = _best_by_incremental_gain(gains, slack, costs[-1], step, anew)
         row = candidates(slice(pick, pick + 1))[0]
         closer = row < current if number else torch.ones_like(row, dtype=torch.bool)
         if own:
@@ -127,7 +129,7 @@ def _gains(candidates: Callable[[Tensor], Tensor], current: Tensor, index: Tenso
     return torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)
 
 
-def _best(
+def _best_by_incremental_gain(
     gains: Tensor,
     slack: Tensor,
     cost: float,
@@ -141,13 +143,13 @@ def _best(
     """
     if cost == 0:  # every client is covered: all candidates tie at no gain
         return int((gains > -math.inf).nonzero()[0])
-    among = (gains + slack >= (gains - slack).max() - TIE * cost).nonzero()[:, 0]
+    among = (gains + slack >= (gains - slack).max() - GAIN_TIE * cost).nonzero()[:, 0]
     if len(among) == 1:
         return int(among)
     if len(among) >= give_up_at:
         return None
     gains[among] = torch.cat([anew(part) for part in among.split(step)])
-    return int(among[gains[among] >= gains[among].max() - TIE * cost][0])
+    return int(among[gains[among] >= gains[among].max() - GAIN_TIE * cost][0])
 
 
 def _row_sums(distance: Distance) -> tuple[Tensor, float]:

@@ -23,7 +23,7 @@ from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 
 # Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
-TIE = 1e-14
+GAIN_TIE = 1e-14
 # The share by which a distance may differ when it is formed anew: what is left of |x|² + |y|² − 2⟨x, y⟩ is known to
 # 1e-16 of these, and is at least 1e-6 of them (`distances.CANCELLATION`).
 FORMED_ANEW = 1e-10
@@ -74,7 +74,7 @@ def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], Mo
     upper, current = _all_bounds(lower, len(distance), None, distance.device), None
     picks, costs, moves = [], [], Moves(distance.device)
     for number in tqdm(range(budget), desc="facility location", disable=None, leave=False):
-        pick = _best(upper, distance, lower, current, costs[-1] if costs else None)
+        pick = _best_by_upper_bound(upper, distance, lower, current, costs[-1] if costs else None)
         row = distance.rows(slice(pick, pick + 1))[0]
         closer = torch.ones_like(row, dtype=torch.bool) if current is None else row < current
         closer[pick] = True  # even if one that equals it was chosen before
@@ -92,7 +92,9 @@ def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], Mo
     return picks, costs, moves, _sum_of_largest(upper, budget, functools.partial(_gains, distance, current))
 
 
-def _best(upper: Tensor, distance: Rows, lower: Tiles, current: Tensor | None, cost: float | None) -> int:
+def _best_by_upper_bound(
+    upper: Tensor, distance: Rows, lower: Tiles, current: Tensor | None, cost: float | None
+) -> int:
     """Return the candidate of largest gain, given upper bounds of all gains (n,), which become closer.
 
     current: (n,) each sample's distance to the nearest pick, and `cost` their sum; None before the first.
@@ -104,7 +106,7 @@ def _best(upper: Tensor, distance: Rows, lower: Tiles, current: Tensor | None, c
     size = LEAST_BOUNDS
     while True:
         best = float(gains.max())
-        least = best - TIE * (abs(best) if cost is None else cost)
+        least = best - GAIN_TIE * (abs(best) if cost is None else cost)
         worth = upper.masked_fill((gains > -math.inf) | (upper < least), -math.inf)
         first = _largest(worth, EXACT_ROWS)
         if not len(first):

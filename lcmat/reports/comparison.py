@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lcmat.reports.table_text import in_words, markdown, spread
+from lcmat.reports.table_text import in_words, markdown, mean_and_std
 from lcmat.reports.tables import Cell, cell_of, paired
 
 
@@ -91,4 +91,4 @@ def comparison_markdown(pairs: list[Pair], names: tuple[str, str]) -> str:
 
 
 def _shown(cell: Cell | None) -> str:
-    return "missing" if cell is None else f"{spread(cell.final)} ({len(cell.final)})"
+    return "missing" if cell is None else f"{mean_and_std(cell.final)} ({len(cell.final)})"

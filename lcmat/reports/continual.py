@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from lcmat.files import write_text
 from lcmat.records.record import read_records
 from lcmat.reports.figures import COLOURS, MARKERS, save_figure
-from lcmat.reports.table_text import csv_text, emphasised, markdown, spread
+from lcmat.reports.table_text import csv_text, emphasised, markdown, mean_and_std
 from lcmat.reports.tables import (
     by_network,
     by_setting,
@@ -57,14 +57,14 @@ def continual_markdown(records: list[dict]) -> str:
     Full, whose memory is everything, is not ranked among the others.
     """
     parts = []
-    for group in settings_of(records):
+    for group in settings_in(records):
         cells, first, images = steps_of(group), group[0], _images(group)
         ranked = [row for row in cells if row != "Full"] if len(cells) > 1 else list(cells)
         means = {row: [mean_std(values)[0] for values in cells[row]] for row in ranked}
         body = []
         for row, steps in cells.items():
             marks = [_rank(means, row, number) for number in range(len(steps))]
-            values = (emphasised(spread(tuple(v)), mark) for v, mark in zip(steps, marks, strict=True))
+            values = (emphasised(mean_and_std(tuple(v)), mark) for v, mark in zip(steps, marks, strict=True))
             body.append([row, images[row], *values])
         header = ["Method", "Images", *(f"{count} classes" for count in seen(first))]
         parts.append(f"## {first['dataset']}, {first['test_model']}\n\n{_caption(group)}\n\n{markdown(header, body)}")
@@ -86,7 +86,7 @@ SHARED = (
 )  # fmt: skip
 
 
-def settings_of(records: list[dict]) -> list[list[dict]]:
+def settings_in(records: list[dict]) -> list[list[dict]]:
     """Return the records of each setting; methods that read no selection network stand beside each such network."""
     return [one for group in by_setting(records, SHARED) for one in by_network(group)]
 
@@ -132,7 +132,7 @@ def continual_csv(records: list[dict]) -> str:
     """Return a line for each method and step: mean, standard deviation and how many trainings."""
     rows = []
     names = ["dataset", "test_model", "steps", "memory_per_class", "method", "classes", "mean", "std", "trainings"]
-    for group in settings_of(records):
+    for group in settings_in(records):
         for method, steps in steps_of(group).items():
             for count, values in zip(seen(group[0]), steps, strict=True):
                 mean, std = mean_std(tuple(values))
@@ -151,7 +151,7 @@ def continual_figure(
     One figure for each setting, numbered from the second on.
     """
     paths = []
-    for number, group in enumerate(settings_of(records), 1):
+    for number, group in enumerate(settings_in(records), 1):
         config = group[0]["config"]
         which = f"{group[0]['dataset']}, {config['steps']} steps, {config['memory_per_class']} images a class"
         figure = _drawn(group, makes_images, title if number == 1 else f"{title}: {which}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from lcmat.files import write_text
 from lcmat.reports import tables
 from lcmat.reports.found import Found
-from lcmat.reports.table_text import csv_text, emphasised, in_words, latex, latex_cell, markdown, spread
+from lcmat.reports.table_text import csv_text, emphasised, in_words, latex, latex_cell, markdown, mean_and_std
 
 Key = tuple[float, str, str]  # fraction, method, network
 
@@ -80,7 +80,7 @@ def _grid(cells: Cells, shown: tables.Shown) -> tuple[list[str], list[list[str]]
         for network in cells.networks:
             key = (fraction, method, network)
             absent = "missing" if key in cells.wanted else "–"
-            row.append(shown(spread(cells.there[key].final), marks.get(key)) if key in cells.there else absent)
+            row.append(shown(mean_and_std(cells.there[key].final), marks.get(key)) if key in cells.there else absent)
         rows.append(row)
     return ["Fraction", "Method", *cells.networks], rows
 
@@ -97,7 +97,9 @@ def _markdown(cells: Cells, first: dict) -> str:
         cell, figure = cells.there[key], cells.there[key].published
         said = "" if figure is None else f"{figure.mean:.2f}"
         row = [f"{100 * key[0]:.4g}%", *key[1:], f"{len(cell.by_seed)} of {len(cells.wanted[key])}"]
-        beside.append([*row, spread(cell.final), spread(cell.best), in_words(cells.minus_uniform(key)), said])
+        beside.append(
+            [*row, mean_and_std(cell.final), mean_and_std(cell.best), in_words(cells.minus_uniform(key)), said]
+        )
     columns = ["Fraction", "Method", "Network", "Seeds", "Final", "Best", "Final − Uniform", "Published"]
     return (
         f"Subsets of {first['dataset']} ({first['selection_model']} where a network selected); test accuracy (%) after "

@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from lcmat.bilevel.lexicographic import smallest, thresholds
+from lcmat.bilevel.lexicographic import best_index, thresholds
 from lcmat.files import write_atomically
 from lcmat.reports.tables import Table
 
@@ -64,7 +64,7 @@ def search_figure(trials: list[dict], tolerance: float, title: str, folder: Path
     """
     history = [(one["f1"], one["f2"]) for one in trials]
     bounds = [thresholds(history[: t + 1], tolerance)[0] for t in range(len(history))]
-    answer = smallest(history, tolerance)
+    answer = best_index(history, tolerance)
     x = [one["trial"] for one in trials]
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
     for number, axes in enumerate((top, bottom)):

@@ -25,7 +25,7 @@ from lcmat.reports.table_text import (
     accuracy_markdown,
     csv_text,
     markdown,
-    spread,
+    mean_and_std,
 )
 
 
@@ -124,7 +124,7 @@ def sensitivity(found: Found, option: str = "rho") -> list[Path]:
             for value in values:
                 cell = tables.cell_of(cells.get((method, fraction, value), {}))
                 against = None if cell is None or base is None or value == values[0] else tables.paired(cell, base)
-                row.append("missing" if cell is None else spread(cell.final))
+                row.append("missing" if cell is None else mean_and_std(cell.final))
                 if cell is not None:
                     numbers.append([method, fraction, value, len(cell.final), *tables.mean_std(cell.final),
                                     against and against.mean, against and against.half])  # fmt: skip
@@ -134,7 +134,7 @@ def sensitivity(found: Found, option: str = "rho") -> list[Path]:
         f"{markdown(['Method', 'Fraction', *(f'{symbol} = {value:g}' for value in values)], rows)}"
     )
     for (method, fraction), here in sorted(others.items()):
-        text += f"\n{method} at {100 * fraction:.4g}%: {spread(tables.cell_of(here).final)}.\n"
+        text += f"\n{method} at {100 * fraction:.4g}%: {mean_and_std(tables.cell_of(here).final)}.\n"
     paths = [found.path(".md"), found.path(".csv")]
     write_text(paths[0], found.heading() + text)
     header = ["method", "fraction", option, "n", "final_mean", "final_std", f"minus_{values[0]:g}", "95"]

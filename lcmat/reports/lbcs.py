@@ -6,7 +6,7 @@ import csv
 from collections import defaultdict
 from dataclasses import dataclass
 
-from lcmat.reports.table_text import csv_text, emphasised, markdown, spread
+from lcmat.reports.table_text import csv_text, emphasised, markdown, mean_and_std
 from lcmat.reports.tables import PUBLISHED, Cell, by_setting, cell_of, first_and_second, mean_std, row_order
 
 ACCURACY, SIZE = "test accuracy %", "optimised size"
@@ -104,7 +104,10 @@ def _table(records: list[dict]) -> str:
     for row in rows:
         mean = mean_std(row.cell.best)[0]
         body.append([row.k, row.method, str(len(row.cell.best))])
-        body[-1] += [emphasised(spread(row.cell.best), marks.get((row.k, row.method))), spread(row.cell.final)]
+        body[-1] += [
+            emphasised(mean_and_std(row.cell.best), marks.get((row.k, row.method))),
+            mean_and_std(row.cell.final),
+        ]
         body[-1] += [_size(row.sizes), _figure(row.published), ""]
         if row.published:
             body[-1][-1] = f"{mean - row.published[0]:+.2f}"

@@ -24,7 +24,7 @@ def _main_part(table: Table) -> str:
     header = ["Method", *(f"{100 * fraction:.4g}%" for fraction in table.fractions)]
     marks = ranks(table)
     rows = [[method, *(_shown(table, (method, f), marks) for f in table.fractions)] for method in table.methods]
-    everything = f" Trained on everything: {spread(table.full.final)}." if table.full else ""
+    everything = f" Trained on everything: {mean_and_std(table.full.final)}." if table.full else ""
     marked = " Best mean of a column in bold, second underlined." if marks else ""
     return (
         f"## {table.title}\n\nTest accuracy (%) after the last epoch, {table.trainings}. "
@@ -37,7 +37,7 @@ def _shown(table: Table, key: tuple[str, float], marks: dict) -> str:
     cell, wanted = table.cells.get(key), table.wanted.get(key, 0)
     if cell is None:
         return "missing" if wanted else "–"
-    text = emphasised(spread(cell.final), marks.get(key))
+    text = emphasised(mean_and_std(cell.final), marks.get(key))
     there = len(set(cell.seeds))
     return f"{text} ({there} of {wanted})" if there < wanted else text
 
@@ -59,7 +59,13 @@ def _detailed_part(table: Table) -> str:
     for (method, fraction), cell in table.ordered:
         other = table.cells.get(("Uniform", fraction))
         difference = None if other is None or method == "Uniform" else paired(cell, other)
-        row = [method, f"{100 * fraction:.4g}%", str(len(cell.final)), spread(cell.final), spread(cell.best)]
+        row = [
+            method,
+            f"{100 * fraction:.4g}%",
+            str(len(cell.final)),
+            mean_and_std(cell.final),
+            mean_and_std(cell.best),
+        ]
         rows.append([*row, in_words(difference), *_beside(cell)])
     if not published:
         header, rows = header[:-2], [row[:-2] for row in rows]
@@ -109,7 +115,9 @@ def accuracy_latex(tables: list[Table]) -> str:
             cells = [
                 (table.cells.get(key), marks.get(key), "missing" if table.wanted.get(key) else "--") for key in keys
             ]
-            rows.append([method, *(latex_cell(spread(c.final), rank) if c else absent for c, rank, absent in cells)])
+            rows.append(
+                [method, *(latex_cell(mean_and_std(c.final), rank) if c else absent for c, rank, absent in cells)]
+            )
         header = ["Method", *(f"{100 * fraction:.4g}%" for fraction in table.fractions)]
         parts.append(f"% {table.title}: {table.trainings}\n{latex(header, rows)}")
     return "\n".join(parts)
@@ -153,7 +161,7 @@ def csv_text(header: list[str], rows: Iterable[list]) -> str:
     return out.getvalue()
 
 
-def spread(values: tuple[float, ...]) -> str:
+def mean_and_std(values: tuple[float, ...]) -> str:
     """Return mean ± standard deviation with two digits; of a single value, that."""
     if len(values) == 1:
         return f"{values[0]:.2f}"

@@ -6,7 +6,7 @@ from torch import Tensor
 from lcmat.errors import UserError
 
 # Scores that differ by less than this share of their size are equal to rounding (float64).
-TIE = 1e-13
+SCORE_TIE = 1e-13
 TOO_LARGE = "scores are not finite: the signals are too large; scale the features or logits down"
 
 
@@ -22,4 +22,4 @@ def first_largest(scores: Tensor) -> int:
     best = scores.max()
     if not best < torch.inf:  # infinite, or not a number
         raise UserError(TOO_LARGE)
-    return int((scores >= best - TIE * best.abs()).to(torch.uint8).argmax())
+    return int((scores >= best - SCORE_TIE * best.abs()).to(torch.uint8).argmax())

@@ -12,7 +12,7 @@ from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.files import load_tensors
 from lcmat.signals.signals import Signals
-from lcmat.training import Compute, evaluate, evaluation_mode
+from lcmat.training import Compute, evaluation_mode, predictions
 
 # Names that other ResNet code gives to the same parts; ours are those of the released code.
 SYNONYMS = (("downsample.", "shortcut."), ("fc.", "linear."), ("classifier.", "linear."), ("head.", "linear."))
@@ -57,7 +57,7 @@ def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int 
     Works for any nn.Module whose output is that of its last nn.Linear: a hook reads what goes into it. The precision
     is that of `compute`; float32 is right, since bfloat16 changes picks. Raises UserError if there is no such layer.
     """
-    return _captured(network, ((output, labels) for output, labels, _ in evaluate(network, split, compute, batch)))
+    return _captured(network, ((output, labels) for output, labels, _ in predictions(network, split, compute, batch)))
 
 
 def _captured(network: nn.Module, outputs: Iterable[tuple[Tensor, Tensor]]) -> Signals:

@@ -24,7 +24,7 @@ from lcmat.commands._registry import REGISTRY
 from lcmat.errors import UserError
 from lcmat.reports import grids as reports
 from lcmat.reports import table_text, tables
-from lcmat.runs import queue as jobs
+from lcmat.runs import queue
 from lcmat.runs.job import Job
 from tests import harness
 from tests.harness import ROOT, places, records_in
@@ -211,9 +211,9 @@ def test_killed_three_times_and_then_two_at_once_give_the_same(undisturbed: Path
 def test_a_claim_is_held_by_one_and_ends_with_it(undisturbed: Path) -> None:
     line = read(written(undisturbed, SMALL.format(epochs=40)), *places(undisturbed)).lines[0]
     job = jobs_of([line])[0]
-    with jobs.claimed(job) as first, jobs.claimed(job) as second:
+    with queue.claimed(job) as first, queue.claimed(job) as second:
         assert (first, second) == (True, False)
-    with jobs.claimed(job) as again:
+    with queue.claimed(job) as again:
         assert again
 
 

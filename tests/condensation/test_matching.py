@@ -19,7 +19,7 @@ from lcmat.commands import benchmark
 from lcmat.commands.benchmark import condensing
 from lcmat.condensation.class_statistics import features_and_logits, matched_weights, mean_features, mean_gradients
 from lcmat.condensation.matching import EPSILON, curvature_matching, feature_matching, gradient_matching, variance
-from lcmat.condensation.matching_step import Limits, Pair, limits, matching_gradient, spreading
+from lcmat.condensation.matching_step import Limits, Pair, limits, matching_gradient, unit_map
 from lcmat.condensation.synthetic import decoded
 from tests import oracles
 
@@ -431,8 +431,8 @@ def test_threads_give_the_same_step_bit_for_bit() -> None:
         alone = matching_gradient(network, matching, images, pairs, lambda x: x)
         torch.set_num_threads(2)
         try:
-            with spreading(torch.device("cpu"), 3) as spread:
-                threads = matching_gradient(network, matching, images, pairs, lambda x: x, spread=spread)
+            with unit_map(torch.device("cpu"), 3) as map_units:
+                threads = matching_gradient(network, matching, images, pairs, lambda x: x, map_units=map_units)
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(1)

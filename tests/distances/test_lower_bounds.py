@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import memory_limit as memory
+from lcmat import memory_limit
 from lcmat.distances import lower_bounds
 from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.distances.lower_bounds import LowerBounds
@@ -107,9 +107,9 @@ def test_none_beyond_what_float32_can_hold(size: float, rho: float) -> None:
 def test_none_where_they_do_not_fit_into_memory() -> None:
     distance = LossCurvatureDistance(random_problem(0, 90, 20, 4).signals, 0.1)
     size = 4 * 90 * (4 + 21 + 84 + 2)  # C, d + 1, K and two more
-    with memory.limited(int(size / memory.OF_VECTORS) - 1):
+    with memory_limit.limited(int(size / memory_limit.OF_VECTORS) - 1):
         assert distance.lower() is None
-    with memory.limited(int(size / memory.OF_VECTORS) + 1):
+    with memory_limit.limited(int(size / memory_limit.OF_VECTORS) + 1):
         assert distance.lower() is not None
 
 
@@ -162,7 +162,7 @@ def test_few_distances_are_formed_in_float64() -> None:
     """Eight rows and the pick's own for each pick, and for the certificate one for each of the largest gains."""
     problem = random_problem(2, 1500, 20, 4)
     distance = Counted(problem.signals, 0.1)
-    with memory.limited(4 * 10**6):  # the matrix would be 18 MB
+    with memory_limit.limited(4 * 10**6):  # the matrix would be 18 MB
         cover = facility_location(distance, 15)
     assert 15 < distance.formed <= 15 * 9 + 30
     assert torch.equal(cover.indices, facility_location(LossCurvatureDistance(problem.signals, 0.1), 15).indices)

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import UserError
-from lcmat import memory_limit as memory
+from lcmat import UserError, memory_limit
 from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.distances.matrix import Matrix, Part
 from lcmat.distances.vectors import CosineDistance, RepresentativeDistance, euclidean
@@ -612,7 +611,7 @@ DISTANCES = {
 def test_a_block_is_a_part_of_rows(name: str, repeated: bool, held: bool) -> None:
     """Whatever is asked for: nothing, one, some twice, more than a tile holds, and in any order."""
     problem = random_problem(8, 700, 5, 3, duplicates=repeated)
-    with memory.limited(10**9 if held else 1):
+    with memory_limit.limited(10**9 if held else 1):
         distance: RepresentativeDistance = DISTANCES[name](problem.signals)
     assert (distance.kept is not None) == (held and name != "cosine")
     rng = np.random.default_rng(0)
@@ -636,7 +635,7 @@ def test_distances_among_some(name: str, held: bool) -> None:
     problem = random_problem(8, 700, 5, 3, duplicates=True)
     distance: RepresentativeDistance = DISTANCES[name](problem.signals)
     index = torch.from_numpy(np.random.default_rng(1).integers(0, 700, 650))
-    with memory.limited(10**9 if held else 1):
+    with memory_limit.limited(10**9 if held else 1):
         some = distance.among(index)
     assert (some.kept is not None) == held
     assert len(some) == 650

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from lcmat import UserError
-from lcmat import memory_limit as memory
+from lcmat import UserError, memory_limit
 from lcmat.distances.matrix import Matrix
 from lcmat.facility_location import incremental as module
 from lcmat.facility_location import lazy as lazy_greedy
@@ -214,7 +213,7 @@ def test_rows_on_demand_give_the_same(layout: object) -> None:
     assert held.asked == 130, "a matrix that fits is formed once"
     check(D, 50, expected)
     formed = OnDemand(D)
-    with memory.limited(1):
+    with memory_limit.limited(1):
         cover = facility_location(formed, 50)
     assert formed.asked > 130, "the limit on memory was not kept"
     for name in ("indices", "costs", "cluster_sizes", "transfers"):
@@ -232,11 +231,11 @@ def test_the_size_of_blocks_changes_nothing(held: bool, elements: int, monkeypat
         monkeypatch.setattr(module, name, elements)
     for name, most in (("BLOCK_ELEMENTS", 10**6), ("EXACT_ROWS", 64), ("LEAST_BOUNDS", 64), ("MOST_BOUNDS", 512)):
         monkeypatch.setattr(lazy_greedy, name, min(elements, most))
-    with memory.limited(10**9 if held else 1):
+    with memory_limit.limited(10**9 if held else 1):
         cover = facility_location(OnDemand(D), 120)
     check(D, 120, cover, held)
     assert cover.indices.tolist()[:20] == expected.indices.tolist()[:20]
-    with memory.limited(10**9 if held else 1):
+    with memory_limit.limited(10**9 if held else 1):
         bound = facility_location(OnDemand(D), 7).bound
     assert bound == pytest.approx(cover_of(D, 7).bound, rel=1e-12)
     assert bound > 0
@@ -259,7 +258,7 @@ def test_rounding_of_distances_formed_anew_changes_no_pick(far: float) -> None:
     points = uniform(150, 3)
     points[60] += far
     D = plane(points)
-    with memory.limited(1):
+    with memory_limit.limited(1):
         picks = facility_location(Unsteady(D), 12).indices.numpy()
     # As a share of the cost left: loose before the far point is chosen, and tight afterwards.
     fault = oracles.greedy_fault(D, picks, oracles.twins(D), 1e-11)

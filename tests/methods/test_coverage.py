@@ -11,8 +11,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import rel_entr
 from sklearn.metrics.pairwise import cosine_similarity
 
-from lcmat import Signals, Subset, UserError
-from lcmat import memory_limit as memory
+from lcmat import Signals, Subset, UserError, memory_limit
 from lcmat.distances import vectors as distances
 from lcmat.distances.matrix import Matrix
 from lcmat.distances.vectors import CosineDistance, SymmetricDivergence, VectorDistance, euclidean
@@ -482,7 +481,7 @@ def test_block_sizes_change_nothing(elements: int, held: bool, monkeypatch: pyte
     expected, picks = everything(), select(problem.signals, "AdaCore", fraction=0.3)
     monkeypatch.setattr(distances, "BLOCK_ELEMENTS", elements)
     if not held:
-        monkeypatch.setattr(memory, "OF_VECTORS", 0)
+        monkeypatch.setattr(memory_limit, "OF_VECTORS", 0)
     for got, want in zip(everything(), expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-9, atol=1e-15)  # as above; matrix products round as they are cut
     again = select(problem.signals, "AdaCore", fraction=0.3)
@@ -493,7 +492,7 @@ def test_block_sizes_change_nothing(elements: int, held: bool, monkeypatch: pyte
 def test_vectors_that_do_not_fit_are_formed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Never more of them at once than a block holds."""
     monkeypatch.setattr(distances, "BLOCK_ELEMENTS", 60)
-    monkeypatch.setattr(memory, "OF_VECTORS", 0)
+    monkeypatch.setattr(memory_limit, "OF_VECTORS", 0)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 6)))
     most = []
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import Signals, UserError
-from lcmat import memory_limit as memory
+from lcmat import Signals, UserError, memory_limit
 from methods import influence as module
 from methods import select
 from methods.influence import keep
@@ -229,7 +228,7 @@ def test_greedy_choice_with_products_formed_as_needed() -> None:
     vectors = np.random.default_rng(0).normal(size=(30, 5))
     for budget in (5, 25):
         expected = keep(torch.from_numpy(vectors), budget, 0).tolist()
-        with memory.limited(1):
+        with memory_limit.limited(1):
             assert keep(torch.from_numpy(vectors), budget, 0).tolist() == expected
 
 
@@ -409,7 +408,7 @@ def test_missing_signals_are_named(missing: str) -> None:
 
 
 def test_influences_too_many_for_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free", lambda device: 10_000)
+    monkeypatch.setattr(memory_limit, "free", lambda device: 10_000)
     problem = random_problem(0, 100, 6, 4)
     with pytest.raises(UserError, match=r"Influential needs .* GB for the influences of 100 samples"):
         select(problem.signals, "Influential", fraction=0.1, balanced=False)

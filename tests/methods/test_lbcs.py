@@ -26,7 +26,17 @@ import nets
 from lcmat import Signals, data
 from lcmat.bilevel import inner_loop, lexicographic, trials
 from lcmat.bilevel.inner_loop import mean_loss, prepared, train_full_batch
-from lcmat.bilevel.lexicographic import Rules, accepts, alike, asked, begun, precedes, smallest, thresholds, told
+from lcmat.bilevel.lexicographic import (
+    Rules,
+    accepts,
+    alike,
+    ask,
+    best_index,
+    initial_state,
+    precedes,
+    tell,
+    thresholds,
+)
 from lcmat.bilevel.trials import TrialFile, read_trials, refine
 from lcmat.command_line import grids, options
 from lcmat.command_line.method_flags import check_options, options_for, options_of
@@ -35,14 +45,14 @@ from lcmat.commands import _reports
 from lcmat.data.splits import FileSplit, TensorSplit
 from lcmat.errors import UserError
 from lcmat.reports.figures import search_figure
-from lcmat.runs import pretrained as provision
+from lcmat.runs import pretrained
 from lcmat.runs.job import Run
 from lcmat.runs.selection import Selection, selection_key
 from lcmat.runs.setup import Settings, make_setup
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
 from lcmat.selection.subset import Subset
-from lcmat.training import Compute, DivergedError, Recipe, evaluate, train
+from lcmat.training import Compute, DivergedError, Recipe, predictions, train
 from methods import get, select
 from tests import oracles
 from tests.harness import ROOT, call, places
@@ -148,7 +158,7 @@ def test_the_second_threshold_may_rise_when_the_first_falls() -> None:
 def test_the_answer_is_the_smallest_within_tolerance_of_the_best(history: list, tolerance: float) -> None:
     best = min(f1 for f1, _ in history)
     within = [(f2, f1, t) for t, (f1, f2) in enumerate(history) if f1 <= best * (1 + tolerance)]
-    assert smallest(history, tolerance) == min(within)[2]
+    assert best_index(history, tolerance) == min(within)[2]
 
 
 # ---- the direct search ----------------------------------------------------------------------------------------------
@@ -166,7 +176,7 @@ def start_of(n: int, k: int, seed: int = 0) -> Tensor:
 def fed(state: lexicographic.State, rules: Rules, answers: list[tuple[float, int]]) -> lexicographic.State:
     """Go on with these values for the points asked for."""
     for value in answers:
-        state = told(state, asked(state, rules, 3), value, rules, 3)
+        state = tell(state, ask(state, rules, 3), value, rules, 3)
     return state
 
 
@@ -175,24 +185,24 @@ WORST = (9.0, 99)
 
 def test_the_start_comes_first_then_a_direction_and_its_opposite() -> None:
     start = start_of(20, 5)
-    state = begun(start, RULES)
-    assert torch.equal(asked(state, RULES, 3), start)
+    state = initial_state(start, RULES)
+    assert torch.equal(ask(state, RULES, 3), start)
     state = fed(state, RULES, [(1.0, 5)])
-    there = asked(state, RULES, 3)
+    there = ask(state, RULES, 3)
     assert float((there - start).norm()) == pytest.approx(0.5)  # nothing is clipped
     state = fed(state, RULES, [WORST])
-    back = asked(state, RULES, 3)
+    back = ask(state, RULES, 3)
     assert torch.allclose((there + back) / 2, start)
     state = fed(state, RULES, [WORST])
     assert (state.stalls, state.tried, state.opposite) == (1, 2, False)
-    other = asked(state, RULES, 3)
+    other = ask(state, RULES, 3)
     assert not torch.allclose(other, there)
     assert not torch.allclose(other, back)
 
 
 def test_a_success_moves_the_incumbent_and_takes_a_new_direction() -> None:
-    state = fed(begun(start_of(20, 5), RULES), RULES, [(1.0, 5)])
-    point = asked(state, RULES, 3)
+    state = fed(initial_state(start_of(20, 5), RULES), RULES, [(1.0, 5)])
+    point = ask(state, RULES, 3)
     state = fed(state, RULES, [(1.1, 4)])
     assert torch.equal(state.incumbent, point)
     assert (state.value, state.success, state.stalls, state.opposite) == ((1.1, 4), 2, 0, False)
@@ -202,17 +212,17 @@ def test_a_success_moves_the_incumbent_and_takes_a_new_direction() -> None:
 
 def test_the_history_counts_before_the_comparison() -> None:
     """A loss so low that the incumbent is no longer within tolerance takes its place, however large the set is."""
-    state = fed(begun(start_of(20, 5), RULES), RULES, [(1.0, 5), (0.5, 15)])
+    state = fed(initial_state(start_of(20, 5), RULES), RULES, [(1.0, 5), (0.5, 15)])
     assert state.value == (0.5, 15)
-    state = fed(begun(start_of(20, 5), RULES), RULES, [(1.0, 5), (0.9, 15)])
+    state = fed(initial_state(start_of(20, 5), RULES), RULES, [(1.0, 5), (0.9, 15)])
     assert state.value == (1.0, 5)
 
 
 def test_points_stay_in_their_box() -> None:
     rules = Rules(0.2, step=50.0)
-    state = fed(begun(start_of(20, 5), rules), rules, [(1.0, 5)])
+    state = fed(initial_state(start_of(20, 5), rules), rules, [(1.0, 5)])
     for _ in range(4):
-        point = asked(state, rules, 3)
+        point = ask(state, rules, 3)
         assert float(point.abs().max()) == 1.0
         state = fed(state, rules, [WORST])
 
@@ -233,7 +243,7 @@ def test_directions_are_uniform_on_the_sphere_unless_biased() -> None:
 def test_the_step_shrinks_when_the_stall_limit_fires() -> None:
     """After a success at t' = 2: both ways fail three times, t = 8, so that δ becomes 0.5 √(3/9); then again at 14."""
     rules = replace(RULES, stall_limit=3)
-    state = fed(begun(start_of(20, 5), rules), rules, [(1.0, 5), (1.0, 4)])
+    state = fed(initial_state(start_of(20, 5), rules), rules, [(1.0, 5), (1.0, 4)])
     state = fed(state, rules, [WORST] * 5)
     assert (state.stalls, state.step) == (2, 0.5)
     state = fed(state, rules, [WORST])
@@ -241,25 +251,25 @@ def test_the_step_shrinks_when_the_stall_limit_fires() -> None:
     assert state.step == pytest.approx(0.5 * math.sqrt(3 / 9))
     state = fed(state, rules, [WORST] * 6)
     assert state.step == pytest.approx(0.5 * math.sqrt(3 / 9) * math.sqrt(3 / 15))
-    assert float((asked(state, rules, 3) - state.incumbent).norm()) == pytest.approx(state.step)
+    assert float((ask(state, rules, 3) - state.incumbent).norm()) == pytest.approx(state.step)
 
 
 def test_the_step_never_shrinks_without_a_limit() -> None:
-    state = fed(begun(start_of(20, 5), RULES), RULES, [(1.0, 5)] + [WORST] * 200)
+    state = fed(initial_state(start_of(20, 5), RULES), RULES, [(1.0, 5)] + [WORST] * 200)
     assert (state.step, state.stalls) == (0.5, 100)
 
 
 def test_below_the_least_step_the_search_restarts_around_its_start() -> None:
     rules = replace(RULES, stall_limit=1, least_step=0.25)
     start = start_of(2000, 500)
-    state = fed(begun(start, rules), rules, [(1.0, 500)])
+    state = fed(initial_state(start, rules), rules, [(1.0, 500)])
     for r in (1, 2):
         while state.restarts < r:
             state = fed(state, rules, [WORST])
         assert state.step == 0.5 + r
         assert state.value is None
         point = state.incumbent
-        assert torch.equal(asked(state, rules, 3), point)
+        assert torch.equal(ask(state, rules, 3), point)
         away = (point - start)[point.abs() < 1]  # of those that are not clipped
         # m₀ + N(0, 1) within [−1, 1]: of 0.2 and −0.5, more than four in ten are.
         assert 0.3 < len(away) / 2000 < 0.7
@@ -338,7 +348,7 @@ def test_sizes_never_reach_the_limit_and_refusals_are_no_trials(bias: float, sla
 
 
 def test_a_set_of_forbidden_size_is_told_as_the_released_code_does() -> None:
-    state = begun(start_of(60, 20), RULES)
+    state = initial_state(start_of(60, 20), RULES)
     assert trials.known(state, start_of(60, 20), 20, True) == (1000, 20)
     assert trials.known(state, start_of(60, 23), 20, True) == (10_000, 23)
     assert trials.known(state, start_of(60, 19), 20, True) is None
@@ -593,7 +603,7 @@ def slowly(network: nn.Module, split: TensorSplit, compute: Compute, index: Tens
     recipe = Recipe(epochs=steps, batch=len(index), optimizer="Adam", lr=lr, weight_decay=0, scheduler="constant")
     train(network, split.take(index), recipe, compute, seed=0)
     with torch.no_grad():
-        parts = [F.cross_entropy(z, y, reduction="none") for z, y, _ in evaluate(network, split, compute, batch=70)]
+        parts = [F.cross_entropy(z, y, reduction="none") for z, y, _ in predictions(network, split, compute, batch=70)]
     return float(torch.cat(parts).double().mean())
 
 
@@ -851,9 +861,9 @@ def test_the_usual_step_drops_a_sample_a_move() -> None:
     for n, k in ((60_000, 1000), (2000, 50)):
         start, dropped = start_of(n, k), []
         rules = Rules(0.2, 2 * methods.lbcs.usual_step(k, n, 0.2))
-        state = fed(begun(start, rules), rules, [(1.0, k)])
+        state = fed(initial_state(start, rules), rules, [(1.0, k)])
         for number in range(200):
-            point = asked(replace(state, tried=number), rules, 3)
+            point = ask(replace(state, tried=number), rules, 3)
             dropped.append(int(((point < 0) & (start >= 0)).sum()))
         assert np.mean(dropped) == pytest.approx(1, abs=0.25)
     assert math.isfinite(methods.lbcs.usual_step(2, 2, 0.2))
@@ -1122,7 +1132,7 @@ def test_nothing_leads_from_the_context_to_the_test_images(bench: Callable, digi
     def leads_to_test(start: object) -> bool:
         return any(isinstance(one, Tensor) and one.data_ptr() in pointers for one in reached(start))
 
-    made = provision.context_of(own, run, "key", own.settings.save_path / "t.jsonl")
+    made = pretrained.context_of(own, run, "key", own.settings.save_path / "t.jsonl")
     assert not leads_to_test(made)
     assert not leads_to_test(methods.lbcs.TrainingLoss(prepared(made.split, made.compute), [], made, 1, 0.1, 0))
     assert leads_to_test(own), "the test would not see it"
@@ -1163,7 +1173,7 @@ def test_a_run_leaves_a_record_and_its_trials_beside_it(tmp_path: Path) -> None:
     assert record["config"]["budget"] == 60
     assert record["config"]["options"]["trials"] == 8
     assert record["config"]["options"]["tolerance"] == 0.3
-    answer = lines[smallest([(one["f1"], one["f2"]) for one in lines], 0.3)]
+    answer = lines[best_index([(one["f1"], one["f2"]) for one in lines], 0.3)]
     assert record["subset_size"] == answer["f2"] == len(np.load(path.with_suffix(".npz"))["indices"])
     assert not list((tmp_path / "cache" / "checkpoints").glob("*"))
     assert call(*DIGITS, *places(tmp_path), "--budget", "60", "--tolerance", "0.3", "--seed", "0") == 0
@@ -1262,7 +1272,7 @@ def test_the_course_of_a_search_is_drawn(tmp_path: Path, script: Callable) -> No
     done = script(["-m", "lcmat", "lbcs", tmp_path])
     assert done.returncode == 0, done.stderr
     _, lines = read_trials(path)
-    answer = lines[smallest([(one["f1"], one["f2"]) for one in lines], 0.2)]
+    answer = lines[best_index([(one["f1"], one["f2"]) for one in lines], 0.2)]
     assert f"30 trials in 0 s, {sum(one['accepted'] for one in lines)} accepted" in done.stdout
     assert f"from 20 to {answer['f2']} samples" in done.stdout
     ordered, mean = sorted(one["f1"] for one in lines), np.mean([one["f2"] for one in lines])

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcmat import UserError
-from lcmat import memory_limit as memory
+from lcmat import UserError, memory_limit
 from methods import get, names, select
 from tests import oracles
 from tests.problems import random_problem
@@ -22,27 +21,27 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to no sample")
     [("4GB", 4 * 10**9), ("500 MB", 5 * 10**8), ("2GiB", 2**31), ("1.5k", 1500), ("4g", 4 * 10**9), (4096, 4096)],
 )
 def test_sizes(text: str | int, size: int) -> None:
-    assert memory.parse_size(text) == size
+    assert memory_limit.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "4 potatoes", "4GBB", "nan", "1e9"])
 def test_impossible_sizes(text: str) -> None:
     with pytest.raises(UserError, match="a memory size looks like"):
-        memory.parse_size(text)
+        memory_limit.parse_size(text)
 
 
 def test_the_limit_holds_inside_and_is_forgotten_after() -> None:
-    free = memory.free(torch.device("cpu"))
+    free = memory_limit.free(torch.device("cpu"))
     assert 10**8 < free < 10**14
-    assert memory.fits(int(0.2 * free), 1.0)
-    assert not memory.fits(free, 1.0)
-    with memory.limited("1MB"):
-        assert memory.fits(5 * 10**5, 0.5)
-        assert not memory.fits(5 * 10**5 + 1, 0.5)
-        with memory.limited(10):
-            assert not memory.fits(11, 1.0)
-        assert memory.fits(10**6, 1.0)
-    assert memory.fits(int(0.2 * free), 1.0)
+    assert memory_limit.fits(int(0.2 * free), 1.0)
+    assert not memory_limit.fits(free, 1.0)
+    with memory_limit.limited("1MB"):
+        assert memory_limit.fits(5 * 10**5, 0.5)
+        assert not memory_limit.fits(5 * 10**5 + 1, 0.5)
+        with memory_limit.limited(10):
+            assert not memory_limit.fits(11, 1.0)
+        assert memory_limit.fits(10**6, 1.0)
+    assert memory_limit.fits(int(0.2 * free), 1.0)
 
 
 @pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "unbalanced"])

@@ -15,8 +15,7 @@ from lcmat import training
 from lcmat.command_line.method_flags import check_options, options_for
 from lcmat.data import Dataset
 from lcmat.errors import UserError
-from lcmat.runs import pretrained as provision
-from lcmat.runs import queue, selection
+from lcmat.runs import pretrained, queue, selection
 from lcmat.runs.job import Job, Run
 from lcmat.runs.job import check as check_jobs
 from lcmat.runs.selection import Selection
@@ -103,7 +102,7 @@ def test_every_method_runs_through_the_pipeline(bench: Callable, name: str, tmp_
 
 def test_methods_get_what_they_need_and_no_more(bench: Callable) -> None:
     own = bench()
-    given = {name: provision.signals_of(own, run(name))[0] for name in ("Herding", "CCS", "GraNd", "Glister-Val")}
+    given = {name: pretrained.signals_of(own, run(name))[0] for name in ("Herding", "CCS", "GraNd", "Glister-Val")}
     assert given["Herding"].features is not None
     assert given["Herding"].logits is None
     assert given["CCS"].features is None
@@ -120,8 +119,8 @@ def test_methods_get_what_they_need_and_no_more(bench: Callable) -> None:
 
 def test_initialisations_differ_and_the_first_is_the_pretrained_network(bench: Callable) -> None:
     own = bench()
-    several = provision.signals_of(own, run("GraNd"))[0].initialisations
-    main = provision.signals_of(own, run("LCMat-S"))[0]
+    several = pretrained.signals_of(own, run("GraNd"))[0].initialisations
+    main = pretrained.signals_of(own, run("LCMat-S"))[0]
     assert torch.equal(several[0].logits, main.logits)
     assert not torch.equal(several[1].logits, several[0].logits)
     assert not torch.equal(several[1].logits, several[2].logits)
@@ -129,9 +128,9 @@ def test_initialisations_differ_and_the_first_is_the_pretrained_network(bench: C
 
 def test_initialisations_of_other_length_share_nothing_with_pretraining(bench: Callable) -> None:
     own = bench(initialisation_epochs=1)
-    several = provision.signals_of(own, run("GraNd"))[0].initialisations
+    several = pretrained.signals_of(own, run("GraNd"))[0].initialisations
     assert len(several) == 3
-    main = provision.signals_of(own, run("LCMat-S"))[0]
+    main = pretrained.signals_of(own, run("LCMat-S"))[0]
     assert not any(torch.equal(one.logits, main.logits) for one in several)
     config = Selection().configuration(own, run("GraNd"))["selection_network"]["initialisations"]
     assert (config["count"], config["epochs"]) == (3, 1)
@@ -142,7 +141,7 @@ def test_initialisations_are_cached_one_by_one(
 ) -> None:
     own = bench(cache_path=tmp_path / "cache", initialisations=4)
     trained = []
-    original = provision.train
+    original = pretrained.train
 
     def interrupted(*arguments: object, **options: object) -> object:
         if len(trained) == 2:
@@ -150,19 +149,19 @@ def test_initialisations_are_cached_one_by_one(
         trained.append(options["label"])
         return original(*arguments, **options)
 
-    monkeypatch.setattr(provision, "train", interrupted)
+    monkeypatch.setattr(pretrained, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        provision.signals_of(own, run("EL2N"))
+        pretrained.signals_of(own, run("EL2N"))
     assert len(list((tmp_path / "cache" / "signals").glob("*.pt"))) == 2
     again = []
-    monkeypatch.setattr(provision, "train", lambda *a, **o: (again.append(o["label"]), original(*a, **o))[1])
-    several = provision.signals_of(own, run("EL2N"))[0].initialisations
+    monkeypatch.setattr(pretrained, "train", lambda *a, **o: (again.append(o["label"]), original(*a, **o))[1])
+    several = pretrained.signals_of(own, run("EL2N"))[0].initialisations
     assert len(several) == 4
     assert len(again) == 2
     assert set(again).isdisjoint(trained)
     # More of them later: the ones that are there serve.
     again.clear()
-    provision.signals_of(bench(cache_path=tmp_path / "cache", initialisations=5), run("GraNd"))
+    pretrained.signals_of(bench(cache_path=tmp_path / "cache", initialisations=5), run("GraNd"))
     assert len(again) == 1
 
 
@@ -183,8 +182,8 @@ def test_validation_samples_are_neither_trained_on_nor_selected(
 ) -> None:
     own = bench(cache_path=tmp_path / "cache")
     sizes = []
-    original = provision.train
-    monkeypatch.setattr(provision, "train", lambda *a, **o: (sizes.append(len(a[1])), original(*a, **o))[1])
+    original = pretrained.train
+    monkeypatch.setattr(pretrained, "train", lambda *a, **o: (sizes.append(len(a[1])), original(*a, **o))[1])
     record = make(own, run("GradMatch-Val"))
     assert sizes == [1037]
     assert record["config"]["validation_ratio"] == 0.2
@@ -240,8 +239,8 @@ def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypa
 
 
 def arguments(bench: Setup, run: Run) -> tuple:
-    signals, _, _ = provision.signals_of(bench, run)
-    return run, signals, provision.context_of(bench, run, "key"), Selection().configuration(bench, run)
+    signals, _, _ = pretrained.signals_of(bench, run)
+    return run, signals, pretrained.context_of(bench, run, "key"), Selection().configuration(bench, run)
 
 
 def test_options_reach_their_method(bench: Callable) -> None:

@@ -13,13 +13,18 @@ from lcmat.augmentation import siamese
 from lcmat.commands.benchmark import plain_condensing
 from lcmat.commands.benchmark.measuring import Report
 from lcmat.condensation.matching import Matching, curvature_matching, feature_matching
-from lcmat.condensation.matching_step import Pair, matching_gradient, spreading
+from lcmat.condensation.matching_step import Pair, matching_gradient, unit_map
 from lcmat.hardware import make_repeatable
 
 CPU = torch.device("cpu")
 # CIFAR-10's shape; ten images of each class; real batches and augmentation as published.
 CLASSES, PER_CLASS, SHAPE, RHO = 10, 10, (3, 32, 32), 0.1
 METHODS = {"DM": (256, siamese.DSA), "LCMat-C": (64, siamese.IDC_MATCHING)}
+
+
+def same(x: Tensor) -> Tensor:
+    """Return what is stored as what a network reads."""
+    return x
 
 
 def problem(name: str, classes: int = CLASSES, batch: int | None = None) -> tuple[nn.Module, Matching, Tensor, list]:
@@ -57,9 +62,9 @@ def _condense(args, folder: Path) -> Path:
         make_repeatable()
         network, matching, images, pairs = problem(name)
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-        with spreading(CPU, CLASSES) as spread:
+        with unit_map(CPU, CLASSES) as map_units:
             steps = {
-                "ours": lambda: matching_gradient(network, matching, images, pairs, lambda x: x, spread=spread)[1],  # noqa: B023
+                "ours": lambda: matching_gradient(network, matching, images, pairs, same, map_units=map_units)[1],  # noqa: B023
                 "plain": lambda: plain_step(name, network, images, pairs),  # noqa: B023
             }
             for run in range(args.runs + 1):  # the first sets things up

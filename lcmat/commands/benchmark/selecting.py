@@ -12,8 +12,7 @@ import torch
 
 import methods
 import nets
-from lcmat import data
-from lcmat import memory_limit as memory
+from lcmat import data, memory_limit
 from lcmat.commands.benchmark import others, work
 from lcmat.commands.benchmark.measuring import Report, measured
 from lcmat.distances.loss_curvature import LossCurvatureDistance
@@ -271,7 +270,7 @@ def _scale_figure(rows: list[dict], folder: Path) -> str:
 
     In two regimes: as long as the matrix is held, and where distances are formed as they are needed.
     """
-    most = memory.OF_A_MATRIX * memory.parse_size(work.MEMORY)
+    most = memory_limit.OF_A_MATRIX * memory_limit.parse_size(work.MEMORY)
     regimes = {
         "matrix held": [row for row in rows if row["n"] ** 2 * 8 <= most],
         "distances formed as needed": [row for row in rows if row["n"] ** 2 * 8 > most],

@@ -19,7 +19,7 @@ from lcmat.commands.benchmark.measuring import Report
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.hardware import choose_precision, make_repeatable
 from lcmat.signals.networks import take_signals
-from lcmat.training import Compute, Recipe, accuracy, evaluate, train
+from lcmat.training import Compute, Recipe, accuracy, predictions, train
 
 CPU = torch.device("cpu")
 # The whole run: 0.1% of CIFAR-10, five images of each class.
@@ -81,7 +81,7 @@ def _signals_row(name: str, row: dict) -> list[str]:
 
 @torch.no_grad()
 def _forward(network: torch.nn.Module, split: TensorSplit, compute: Compute) -> None:
-    for _ in evaluate(network, split, compute):
+    for _ in predictions(network, split, compute):
         pass
 
 
@@ -235,7 +235,7 @@ def _trials(split: TensorSplit, compute: Compute, index: torch.Tensor) -> dict[s
 
     @torch.no_grad()
     def loss_of(network: torch.nn.Module) -> float:
-        parts = evaluate(network, split, compute)
+        parts = predictions(network, split, compute)
         return sum(float(F.cross_entropy(z.float(), y, reduction="sum")) for z, y, _ in parts) / len(split)
 
     def theirs() -> float:
