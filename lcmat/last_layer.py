@@ -50,15 +50,30 @@ def layer_inputs(features: Tensor, bias: bool) -> Tensor:
     return torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64, device=features.device)], 1)
 
 
-def gradient_factors(signals: Signals) -> tuple[Tensor, Tensor]:
-    """Return a (n, C) and h̃ (n, d+1) with per-sample gradients g_i = a_i ⊗ h̃_i (sum reduction, no 1/n)."""
-    return residuals(signals.logits, signals.labels), layer_inputs(signals.features, signals.bias)
+Part = slice | Tensor
+ALL = slice(None)
 
 
-def hessian_factors(signals: Signals) -> tuple[Tensor, Tensor]:
-    """Return p(1 − p) (n, C) and h̃² (n, d+1) with per-sample Hessian diagonals λ_i = [p(1 − p)]_i ⊗ h̃²_i."""
-    p, q = probabilities(signals.logits)
-    return p * q, layer_inputs(signals.features, signals.bias).square()
+def gradient_factors(signals: Signals, part: Part = ALL) -> tuple[Tensor, Tensor]:
+    """Return a (n, C) and h̃ (n, d+1) with per-sample gradients g_i = a_i ⊗ h̃_i (sum reduction, no 1/n).
+
+    Of the samples in `part`. Where signals have a scale, it is in a.
+    """
+    a = residuals(signals.logits[part], signals.labels[part])
+    return _scaled(a, signals, part), layer_inputs(signals.features[part], signals.bias)
+
+
+def hessian_factors(signals: Signals, part: Part = ALL) -> tuple[Tensor, Tensor]:
+    """Return p(1 − p) (n, C) and h̃² (n, d+1) with per-sample Hessian diagonals λ_i = [p(1 − p)]_i ⊗ h̃²_i.
+
+    Of the samples in `part`. Where signals have a scale, it is in p(1 − p).
+    """
+    p, q = probabilities(signals.logits[part])
+    return _scaled(p * q, signals, part), layer_inputs(signals.features[part], signals.bias).square()
+
+
+def _scaled(rows: Tensor, signals: Signals, part: Part) -> Tensor:
+    return rows if signals.scale is None else rows * signals.scale[part, None]
 
 
 def parameters_per_class(signals: Signals) -> int:

@@ -73,7 +73,7 @@ class PreconditionedDistance(VectorDistance):
 
         if unit < TINY:  # gradients may be as tiny, or not at all
             scale = max(float(form(part).abs().max()) for part in torch.arange(len(a)).split(100)) or 1.0
-        representative = first_of_equals(signals.features, signals.logits, signals.labels)
+        representative = first_of_equals(*signals.matrices)
         super().__init__(form, a.shape[1] * h.shape[1], representative)
 
 

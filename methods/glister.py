@@ -1,11 +1,13 @@
 """Glister: samples whose gradient step lowers the loss on a target set most, the training or a validation set."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lcmat.errors import UserError
-from lcmat.last_layer import gradient_factors, layer_inputs, residuals
+from lcmat.last_layer import gradient_factors, layer_inputs
 from lcmat.selection.matching_pursuit import products
 from lcmat.selection.method import WITH_VALIDATION, Method, Picks
 from lcmat.selection.ranking import ranked
@@ -30,7 +32,8 @@ def glister_val(signals: Signals, budget: int, generator: torch.Generator, eta: 
 def target_gradient(target: Signals, step: Tensor) -> Tensor:
     """Return ∇L, (C, d+1), of the target's mean cross-entropy when `step` (C, d+1) has been added to the last layer."""
     h = layer_inputs(target.features, target.bias)
-    return residuals(target.logits.double() + h @ step.T, target.labels).T @ h / len(h)
+    moved = replace(target, logits=target.logits.double() + h @ step.T)
+    return gradient_factors(moved)[0].T @ h / len(h)
 
 
 def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks: int) -> Picks:

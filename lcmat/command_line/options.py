@@ -126,6 +126,8 @@ def _add_pretraining(group) -> None:
     add("--initialisation_epochs", **INT, help="epochs of each of them (default: as --selection_epochs)")
     add("--selection_test_interval", "-sti", **INT, default=0, help="epochs between tests of it; 0: none")
     add("--selection_test_fraction", "-stf", **FLOAT, default=1.0, help="share of the test images for that")
+    add("--signals_mode", metavar="MODE", help="eval, or train: BatchNorm by batches of one class (default: eval)")
+    add("--gradient_scale", metavar="SCALE", help="sample, or batch: gradients / --selection_batch (default: sample)")
 
 
 def _add_selection(group) -> None:

@@ -23,6 +23,7 @@ from lcmat.runs.kinds import kind_of
 from lcmat.runs.setup import Settings
 from lcmat.runs.subset_file import subset_as_method
 from lcmat.selection import Method
+from lcmat.signals import Taking
 
 COLUMNS = ("image_column", "label_column", "train_split", "test_split")
 
@@ -72,10 +73,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A method, and those of its options that were given."""
+    """A method, those of its options that were given, and how its signals are taken."""
 
     method: Method | Condenser
     options: Mapping[str, object]
+    taking: Taking
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Request:
         """Return the runs asked for, in order; `classes` is read for images of each class alone."""
         sizes = self.sizes.of(classes)
         runs = [
-            Run(one.method, seed, test_model=model, options=one.options, **size)
+            Run(one.method, seed, test_model=model, options=one.options, taking=one.taking, **size)
             for seed in self.seeds  # outermost: one network and its signals serve all methods and fractions
             for one in self.wanted
             for size in (sizes[:1] if one.method.ignores_budget else sizes)
@@ -135,7 +137,7 @@ def request_of(args: argparse.Namespace, registry: Registry) -> Request:
     check_options(chosen, list(options_of(args, flags=False)))
     for folder in (settings.save_path, settings.cache_path):
         check_writable(folder)
-    wanted = [Wanted(method.under(own), own) for method in chosen for own in [options_for(method, given)]]
+    wanted = [_wanted(args, method, options_for(method, given), settings) for method in chosen]
     steps = Steps(args.steps, args.memory_per_class) if args.protocol == "continual" else None
     ipc = args.ipc if steps is None else [steps.memory_per_class]
     return Request(
@@ -177,6 +179,19 @@ def _chosen(args: argparse.Namespace, registry: Registry) -> list[Method | Conde
 
 def _expanded(name: str, registry: Registry) -> tuple[str, ...]:
     return registry.methods if name.casefold() == "all" else (name,)
+
+
+def _wanted(
+    args: argparse.Namespace, method: Method | Condenser, options: Mapping[str, object], settings: Settings
+) -> Wanted:
+    method, said = method.under(options), {"signals_mode": args.signals_mode, "gradient_scale": args.gradient_scale}
+    for name, value in said.items():
+        if value is not None and args.signals:
+            raise UserError(f"--{name} says how signals are taken, but those of --signals are taken already")
+    scale = args.gradient_scale if getattr(method, "forms_gradients", False) else None
+    return Wanted(
+        method, options, Taking(args.signals_mode or "eval", scale or "sample", settings.selection_recipe.batch)
+    )
 
 
 def _subset(args: argparse.Namespace) -> Method:

@@ -15,11 +15,9 @@ from lcmat.last_layer import (
     _curvature_sums,
     _variance,
     dominant_dimensions,
+    gradient_factors,
     hessian_factors,
-    layer_inputs,
     parameters_per_class,
-    probabilities,
-    residuals,
 )
 from lcmat.method_options import check_radius
 from lcmat.signals.signals import Signals
@@ -51,17 +49,15 @@ class LossCurvatureDistance(RepresentativeDistance):
         classes, width = signals.logits.shape[1], parameters_per_class(signals)
         K = check_dimensions(K, classes * width) if rho > 0 else 0
         self.dims = dominant_dimensions(_variance_in_blocks(signals), K) if rho > 0 else None
-        representative = first_of_equals(signals.features, signals.logits, signals.labels)
+        representative = first_of_equals(*signals.matrices)
         super().__init__(representative, classes + width + K)
 
     def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
-        features, logits, labels = (getattr(self.signals, name)[part] for name in ("features", "logits", "labels"))
-        a, h = residuals(logits, labels), layer_inputs(features, self.signals.bias)
+        a, h = gradient_factors(self.signals, part)
         vectors = a, h, a.square().sum(1) * h.square().sum(1)
         if self.rho > 0:
-            p, q = probabilities(logits)
-            of_class, of_feature = self.dims // h.shape[1], self.dims % h.shape[1]
-            vectors += ((p * q)[:, of_class] * h[:, of_feature].square(),)
+            b, u = hessian_factors(self.signals, part)
+            vectors += (b[:, self.dims // h.shape[1]] * u[:, self.dims % h.shape[1]],)
         return vectors
 
     def lower(self) -> LowerBounds | None:
@@ -105,7 +101,6 @@ def _variance_in_blocks(signals: Signals) -> Tensor:
     n, width = len(signals), signals.logits.shape[1] + parameters_per_class(signals)
     first = second = 0
     for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // width)):
-        some = Signals(signals.features[part], signals.logits[part], signals.labels[part], bias=signals.bias)
-        sums = _curvature_sums(*hessian_factors(some))
+        sums = _curvature_sums(*hessian_factors(signals, part))
         first, second = first + sums[0], second + sums[1]
     return _variance(first, second, n)

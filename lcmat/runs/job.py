@@ -14,6 +14,7 @@ from lcmat.files import check_writable
 from lcmat.runs.kind import Kind
 from lcmat.runs.setup import Setup
 from lcmat.selection import Method
+from lcmat.signals import Taking
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Run:
     """One cell of a table for one seed. Either a fraction or a budget.
 
     per_class: samples of each class, where the budget is that times the number of classes. options: of the method, as
-    far as they were given; the others are the method's own defaults.
+    far as they were given; the others are the method's own defaults. taking: how its signals are taken.
     """
 
     method: Method | Condenser
@@ -31,6 +32,7 @@ class Run:
     test_model: str | None = None  # None: the model that selects
     per_class: int | None = None
     options: Mapping[str, object] = field(default_factory=dict, hash=False)
+    taking: Taking = field(default_factory=Taking)
 
     @property
     def needs(self) -> frozenset[str]:

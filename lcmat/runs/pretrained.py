@@ -7,7 +7,7 @@ one makes it, under a lock of the operating system, and the others wait.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +25,24 @@ from lcmat.selection.context import Context
 from lcmat.selection.select import select_with
 from lcmat.selection.subset import Subset
 from lcmat.signals.networks import load_weights, take_signals
+from lcmat.signals.released import Taking, batch_scale, take_in_training_mode
 from lcmat.signals.signals import Signals
 from lcmat.training import History, Recipe, train
 
 # What a method may need that comes from the pretrained network.
 OF_THE_NETWORK = frozenset({"features", "logits", "dynamics", "validation", "network"})
+# What of that is signals, which may be taken in several ways.
+TAKEN = frozenset({"features", "logits", "validation", "initialisations"})
 
 
 @dataclass(frozen=True)
 class NetworkId:
-    """Which network signals come from: f_T of a seed, or one of several other initialisations."""
+    """Which network signals come from, and how: f_T of a seed, or one of several other initialisations."""
 
     seed: int
     ratio: float | None  # of the training set held out for validation
     initialisation: int | None = None
+    taking: Taking = field(default_factory=Taking)
 
 
 def selection_configuration(setup: Setup, run: Run) -> dict[str, object] | None:
@@ -55,6 +59,8 @@ def selection_configuration(setup: Setup, run: Run) -> dict[str, object] | None:
         model = settings.inner_model or settings.model
         how = {k: v for k, v in recipe.items() if k != "epochs"} if "training.recipe" in run.method.needs else {}
         config["training"] = {"model": model, **how}
+    if run.needs & TAKEN:
+        config |= run.taking.described
     return config or None
 
 
@@ -71,10 +77,12 @@ def signals_of(setup: Setup, run: Run) -> tuple[Signals, dict[str, float], dict 
         fields["bias"] = taken[-1].get("bias", True)
     if "validation" in run.needs:
         taken.append(_taken(setup, network_id, validation=True))
-        fields["validation"] = _as_signals(taken[-1], setup.split(run.seed, setup.ratio(run))[2].labels.to(device))
+        held_out = setup.split(run.seed, setup.ratio(run))[2].labels.to(device)
+        fields["validation"] = replace(_as_signals(taken[-1], held_out), scale=_scale(run, held_out))
     if "initialisations" in run.needs:
         several = [_taken(setup, network_id) for network_id in _initialisations(setup, run)]
-        fields["initialisations"] = [_as_signals(one, labels) for one in several]
+        scale = _scale(run, labels, by_class=False)
+        fields["initialisations"] = [replace(_as_signals(one, labels), scale=scale) for one in several]
         taken += several
     seconds = {name: sum(one["seconds"][name] for one in taken) for name in ("pretrain", "signals")}
     if "validation" in run.needs:  # both passes are over one network
@@ -83,7 +91,11 @@ def signals_of(setup: Setup, run: Run) -> tuple[Signals, dict[str, float], dict 
     if run.needs & {"dynamics", "network"}:
         _, facts, seconds["pretrain"], dynamics = _selection_network(setup, network_id)
         fields |= {"dynamics": dynamics} if "dynamics" in run.needs else {}
-    return Signals(labels=labels, **fields), seconds, facts
+    return Signals(labels=labels, scale=_scale(run, labels), **fields), seconds, facts
+
+
+def _scale(run: Run, labels: torch.Tensor, by_class: bool = True) -> torch.Tensor | None:
+    return None if run.taking.scale == "sample" else batch_scale(labels, run.taking.batch, by_class)
 
 
 def context_of(setup: Setup, run: Run, key: str, log: Path | None = None) -> Context:
@@ -132,7 +144,8 @@ def order_of(
 
     determining: arguments of select_with that determine the order; incidental: further ones that do not.
     """
-    key = {"network": cache_key(setup, _network_id(setup, run)), "selection": run.method.name, **determining}
+    taken = run.taking.described if run.needs & TAKEN else {}
+    key = {"network": cache_key(setup, _network_id(setup, run)), "selection": run.method.name, **determining, **taken}
     path = setup.settings.cache_path / "orders" / f"{records.config_hash(key)}.pt"
     with lock_of(path):
         kept = cached(path)
@@ -197,8 +210,8 @@ def checkpoints(setup: Setup, run: Run) -> frozenset[str]:
 
 
 def is_taken(setup: Setup, network_id: NetworkId) -> bool:
-    """Tell whether the network's signals are in the cache already."""
-    return _signals_path(setup, network_id).exists()
+    """Tell whether the network's signals are in the cache already, or it is itself."""
+    return any(path.exists() for path in _paths(setup, network_id))
 
 
 def busy(setup: Setup, run: Run) -> bool:
@@ -212,7 +225,7 @@ def _paths(setup: Setup, network_id: NetworkId) -> list[Path]:
 
 
 def _signals_path(setup: Setup, network_id: NetworkId, validation: bool = False) -> Path:
-    name = f"{cache_key(setup, network_id)}{'-validation' * validation}.pt"
+    name = f"{cache_key(setup, network_id)}{network_id.taking.suffix}{'-validation' * validation}.pt"
     return setup.settings.cache_path / "signals" / name
 
 
@@ -233,8 +246,12 @@ def _take(setup: Setup, network_id: NetworkId, validation: bool) -> dict:
     network, facts, seconds, _ = _selection_network(setup, network_id)
     started = time.monotonic()
     split = setup.split(network_id.seed, network_id.ratio)[2 if validation else 1]
-    # float32: bfloat16 would change picks.
-    taken = take_signals(network, split, replace(setup.compute, precision=torch.float32))
+    compute = replace(setup.compute, precision=torch.float32)  # bfloat16 would change picks
+    taken = (
+        take_signals(network, split, compute)
+        if network_id.taking.mode == "eval"
+        else take_in_training_mode(network, split, compute, network_id.taking.batch)
+    )
     train_accuracy = 100 * float((taken.logits.argmax(1) == taken.labels).float().mean())
     return {
         "features": taken.features.cpu(),
@@ -295,7 +312,7 @@ def _pretrain(setup: Setup, network_id: NetworkId, network: nn.Module, checkpoin
 
 
 def _network_id(setup: Setup, run: Run) -> NetworkId:
-    return NetworkId(run.seed, setup.ratio(run))
+    return NetworkId(run.seed, setup.ratio(run), taking=run.taking)
 
 
 def _initialisations(setup: Setup, run: Run) -> list[NetworkId]:

@@ -18,16 +18,16 @@ from lcmat.selection.select import select_with
 from lcmat.selection.subset import Subset
 from lcmat.signals.signals import DYNAMICS, Signals
 
-MAIN = ("features", "logits", "labels")
+MAIN = ("features", "logits", "labels", "scale")
 VALIDATION = tuple(f"validation_{name}" for name in MAIN)
 
 
 def load_signals(path: Path) -> Signals:
     """Read signals from a .npz file with arrays named as the fields of `Signals`.
 
-    features (n, d), logits (n, C) and labels (n,), of which a method may need some only; correctness, margin and
-    error_norm (E, n) of the dynamics; validation_features, validation_logits and validation_labels; bias, false for a
-    last layer without one.
+    features (n, d), logits (n, C) and labels (n,), of which a method may need some only; scale (n,) of gradients;
+    correctness, margin and error_norm (E, n) of the dynamics; validation_features, validation_logits,
+    validation_labels and validation_scale; bias, false for a last layer without one.
     Raises UserError that names what is wrong.
     """
     path = Path(path)

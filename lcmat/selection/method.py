@@ -89,6 +89,11 @@ class Method:
         return frozenset(need.partition(".")[0] for need in self.needs)
 
     @property
+    def forms_gradients(self) -> bool:
+        """Whether it reads all that gradients of the last layer are formed from."""
+        return any({f"{of}features", f"{of}logits"} <= {*self.needs} for of in ("", "initialisations."))
+
+    @property
     def needs_context(self) -> bool:
         """Whether the method reads more than signals."""
         return not CONTEXT_NEEDS.isdisjoint(self.fields)

@@ -5,6 +5,7 @@ The constants of what methods may need stand here, too. What is computed from si
 """
 
 from lcmat.signals.networks import linear_head, load_weights, signals_of_batches, take_signals
+from lcmat.signals.released import Taking
 from lcmat.signals.signals import Signals
 
-__all__ = ["Signals", "linear_head", "load_weights", "signals_of_batches", "take_signals"]
+__all__ = ["Signals", "Taking", "linear_head", "load_weights", "signals_of_batches", "take_signals"]

@@ -47,7 +47,7 @@ def signals_of_batches(network: nn.Module, batches: Iterable) -> Signals:
             for inputs, labels in batches:
                 yield network(inputs.to(device)), torch.as_tensor(labels).to(device)
 
-    return _captured(network, outputs())
+    return capture(network, outputs())
 
 
 @torch.no_grad()
@@ -57,10 +57,10 @@ def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int 
     Works for any nn.Module whose output is that of its last nn.Linear: a hook reads what goes into it. The precision
     is that of `compute`; float32 is right, since bfloat16 changes picks. Raises UserError if there is no such layer.
     """
-    return _captured(network, ((output, labels) for output, labels, _ in predictions(network, split, compute, batch)))
+    return capture(network, ((output, labels) for output, labels, _ in predictions(network, split, compute, batch)))
 
 
-def _captured(network: nn.Module, outputs: Iterable[tuple[Tensor, Tensor]]) -> Signals:
+def capture(network: nn.Module, outputs: Iterable[tuple[Tensor, Tensor]]) -> Signals:
     """Return signals from the outputs and labels of batches, and what goes into the last layer meanwhile."""
     head = linear_head(network)
     captured: list[Tensor] = []

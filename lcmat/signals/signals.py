@@ -26,6 +26,7 @@ class Signals:
     validation: the signals of a held-out split, under the same network.
     initialisations: signals of the same samples, in the same order, under several networks.
     bias: whether the last layer has one; without it gradients have a dimension less for each class.
+    scale: (n,) positive numbers that per-sample gradients and Hessians are multiplied by; None: 1.
 
     NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. Everything is kept
     on the device of `labels`. Features and logits may be missing for methods that read labels alone.
@@ -39,6 +40,7 @@ class Signals:
     validation: Signals | None = None
     initialisations: Sequence[Signals] | None = None
     bias: bool = True
+    scale: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.labels is None:
@@ -58,9 +60,16 @@ class Signals:
             _check_validation(self)
         if self.initialisations is not None:
             object.__setattr__(self, "initialisations", _initialisations(self.initialisations, labels))
+        if self.scale is not None:
+            object.__setattr__(self, "scale", _scale(self.scale, labels))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """Features, logits, labels and scale, those that are there: samples that agree in all are equal."""
+        return tuple(m for m in (self.features, self.logits, self.labels, self.scale) if m is not None)
 
     def __getitem__(self, index: Tensor) -> Signals:
         """Return the signals of the samples in `index` (integers or a mask); the validation split stays whole."""
@@ -72,6 +81,7 @@ class Signals:
             labels=self.labels[index],
             dynamics=None if self.dynamics is None else {k: v[:, index] for k, v in self.dynamics.items()},
             initialisations=None if self.initialisations is None else [s[index] for s in self.initialisations],
+            scale=None if self.scale is None else self.scale[index],
         )
 
 
@@ -119,6 +129,15 @@ def _matrix(name: str, value: object, labels: Tensor) -> Tensor:
         row = int((~torch.isfinite(matrix)).any(1).nonzero()[0])
         raise UserError(f"{name} hold a value that is not finite, first in sample {row}; retrain or clean them first")
     return matrix
+
+
+def _scale(value: object, labels: Tensor) -> Tensor:
+    scale = _tensor(value).detach().to(labels.device)
+    if scale.shape != labels.shape or not scale.is_floating_point():
+        raise UserError(f"scale must be one number for each of {len(labels)} samples, not {tuple(scale.shape)}")
+    if not bool(((scale > 0) & torch.isfinite(scale)).all()):
+        raise UserError("scale must be positive and finite")
+    return scale.double()
 
 
 def _dynamics(dynamics: Mapping[str, object], labels: Tensor) -> dict[str, Tensor]:
