@@ -51,69 +51,14 @@ from lcmat.training import (
     weighted_cross_entropy,
 )
 from tests import oracles
+from tests.condensing import CHEAP, NAMES, Narrow, every_method, made, narrow, task
 from tests.harness import ROOT, call, places, records_in
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
-
 # That one image of a class has no variance is said, which a test of its own checks.
 pytestmark = pytest.mark.filterwarnings("ignore:LCMat-C")
-
-NAMES = ["DC", "DSA", "DM", "LCMat-C", "KIP", "RandomReal"]
-# Few steps of everything, enough to tell one run from another.
-CHEAP = {
-    "DC": {"iterations": 2, "steps": 2, "network_epochs": 1, "batch": 4},
-    "DSA": {"iterations": 2, "steps": 2, "network_epochs": 1, "batch": 4},
-    "DM": {"iterations": 4, "batch": 4},
-    "LCMat-C": {"iterations": 2, "steps": 3, "batch": 4, "network_images": 8, "network_batch": 4},
-    "KIP": {"iterations": 4, "targets": 40},
-    "RandomReal": {},
-}
-every_method = pytest.mark.parametrize("name", NAMES)
 STEPS = {"RandomReal": 0, "DM": 1, "KIP": 1}  # places to stop in an iteration, where there are fewer than two
 learning_methods = pytest.mark.parametrize("name", [name for name in NAMES if name != "RandomReal"])
-
-
-class Narrow(nn.Module):
-    """ConvNet-3 with a quarter of its maps: two blocks."""
-
-    def __init__(self, channels: int, size: int, norm: str = "instance", dropout: float = 0.0) -> None:
-        super().__init__()
-        layers = []
-        for width_in in (channels, 16):
-            layers += [
-                nn.Conv2d(width_in, 16, 3, padding=1),
-                nn.BatchNorm2d(16) if norm == "batch" else nn.GroupNorm(16, 16),
-                nn.ReLU(),
-                nn.AvgPool2d(2),
-            ]
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout))
-        self.head = nn.Linear(16 * (size // 4) ** 2, 10)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """The input of the head."""
-        return self.body(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        return self.head(self.embed(x))
-
-
-def narrow(number: int, **how: object) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(number)
-        return Narrow(1, 8, **how)
-
-
-def task(digits: Dataset, compute: Compute, ipc: int = 1, **more: object) -> Task:
-    return Task(digits.train, [ipc] * 10, compute, **{"fresh_network": narrow, "dataset": "digits", **more})
-
-
-def made(name: str, task: Task, **changes: object) -> Synthetic:
-    method = methods.condenser(name)
-    return method.condense(task, **method.resolved(task.sizes, {**CHEAP[name], **changes}))
-
-
-# ---- the loop --------------------------------------------------------------------------------------------------------
 
 
 @every_method
@@ -416,9 +361,6 @@ def test_several_images_in_one(name: str, init: str, digits: Dataset, compute: C
         )
 
 
-# ---- synthetic images and their files --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)], ids=str)
 @pytest.mark.parametrize("factor", [1, 2, 3])
 def test_decoding_against_interpolate(factor: int, size: tuple[int, int]) -> None:
@@ -490,9 +432,6 @@ def test_files(tmp_path: Path) -> None:
             Synthetic.load(tmp_path / "bad.pt")
 
 
-# ---- registry and options --------------------------------------------------------------------------------------------
-
-
 def test_registry_keeps_selection_and_condensation_apart() -> None:
     assert sorted(methods.condensers()) == sorted(NAMES)
     assert not set(methods.condensers()) & set(methods.names())
@@ -548,9 +487,6 @@ def test_published_defaults(name: str, ipc: int, expected: dict) -> None:
 def test_bad_options(name: str, given: dict, message: str) -> None:
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         methods.condenser(name).resolved([10] * 10, given)
-
-
-# ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
 def test_recipes_of_the_literature() -> None:
@@ -615,9 +551,6 @@ def test_networks_train_on_images_of_floats(augmentation: str, digits: Dataset, 
 def test_floats_are_normalised_as_their_pixels(digits: Dataset, compute: Compute) -> None:
     pixels = digits.train.images[:20]
     torch.testing.assert_close(compute.inputs(pixels.float() / 255), compute.inputs(pixels))
-
-
-# ---- learning --------------------------------------------------------------------------------------------------------
 
 
 def accuracy_after(synthetic: Synthetic, dataset: Dataset, compute: Compute, build: Callable, epochs: int) -> float:
@@ -690,8 +623,6 @@ def test_learned_images_beat_real_ones_with_convnet3(name: str, digits16: tuple[
 
     assert float(gains_over_real_images(name, digits16, build, seeds=2, epochs=60).min()) > 5
 
-
-# ---- the command line ------------------------------------------------------------------------------------------------
 
 QUICK = ["--dataset", "digits", "--model", "MLP", "--epochs", "8", "--lr", "0.05", "--test_interval", "4"]
 DM = [*QUICK, "--selection", "DM", "--option", "DM.iterations=6", "DM.batch=8"]

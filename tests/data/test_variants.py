@@ -25,7 +25,7 @@ from lcmat.runs.job import Run
 from lcmat.runs.selection import Selection
 from lcmat.runs.setup import Settings, make_setup
 from lcmat.training import Compute
-from tests.data.test_data import IDX_FILES, idx
+from tests.data_files import IDX_FILES, idx
 from tests.harness import ROOT, call, places, records
 
 

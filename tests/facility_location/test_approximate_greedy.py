@@ -26,8 +26,8 @@ from lcmat.last_layer import gradient_factors
 from methods import get, names, select
 from methods.coverage import PreconditionedDistance
 from tests import oracles
-from tests.facility_location.test_facility_location import LAYOUTS, clusters, duplicates, grid, plane, same, uniform
 from tests.harness import ROOT
+from tests.layouts import LAYOUTS, clusters, duplicates, grid, plane, same, uniform
 from tests.problems import BALANCED, digits, random_problem
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import cdist
 
 from lcmat import UserError, memory_limit
 from lcmat.distances.matrix import Matrix
@@ -18,62 +17,9 @@ from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover
 from lcmat.facility_location.exact import facility_location
 from tests import oracles
+from tests.layouts import LAYOUTS, clusters, duplicates, grid, outlier, plane, same, uniform
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
-
-
-def plane(points: np.ndarray) -> np.ndarray:
-    """Euclidean distances of points: symmetric, exactly 0 on the diagonal and between equal points."""
-    return cdist(points, points)
-
-
-def uniform(n: int, seed: int) -> np.ndarray:
-    """Points all over the unit square."""
-    return np.random.default_rng(seed).uniform(size=(n, 2))
-
-
-def clusters(n: int, seed: int) -> np.ndarray:
-    """Five tight clusters."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(5, 2))[rng.integers(0, 5, n)] + 0.01 * rng.normal(size=(n, 2))
-
-
-def duplicates(n: int, seed: int) -> np.ndarray:
-    """Points that come up to several times."""
-    rng = np.random.default_rng(seed)
-    return rng.uniform(size=(max(1, n // 3), 2))[rng.integers(0, max(1, n // 3), n)]
-
-
-def grid(n: int, seed: int) -> np.ndarray:
-    """A small integer grid: duplicates, and exact ties between different points."""
-    return np.random.default_rng(seed).integers(0, 4, (n, 2)).astype(np.float64)
-
-
-def outlier(n: int, seed: int) -> np.ndarray:
-    """One point a million times farther away than the others are from each other."""
-    points = uniform(n, seed)
-    points[n // 2] += 1e6
-    return points
-
-
-def scales(n: int, seed: int) -> np.ndarray:
-    """Distances from the origin over six orders of magnitude."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, 2)) * 10 ** rng.uniform(-6, 0, (n, 1))
-
-
-def huge_scales(n: int, seed: int) -> np.ndarray:
-    """Distances from the origin over 18 orders of magnitude; each is known to full relative precision."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, 2)) * 10 ** rng.uniform(-18, 0, (n, 1))
-
-
-def same(n: int, seed: int) -> np.ndarray:
-    """One point, n times: all distances 0."""
-    return np.full((n, 2), 0.5)
-
-
-LAYOUTS = [uniform, clusters, duplicates, grid, outlier, scales, huge_scales, same]
 
 
 def cover_of(D: np.ndarray, budget: int) -> Cover:
@@ -184,9 +130,6 @@ def test_a_sample_as_near_to_two_picks_belongs_to_the_earlier() -> None:
     assert cover.cluster_sizes.tolist() == [5, 3]
 
 
-# ---- how the distance is held ---------------------------------------------------------------------------------------
-
-
 class OnDemand:
     """A distance that forms rows when asked, and counts them."""
 
@@ -273,9 +216,6 @@ def test_the_distance_is_left_as_it_was() -> None:
     assert torch.equal(D, before)
 
 
-# ---- against the optimum --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("layout", [uniform, clusters, duplicates, grid, outlier], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("seed", range(3))
 def test_at_least_63_per_cent_of_the_optimum(layout: object, seed: int) -> None:
@@ -288,16 +228,11 @@ def test_at_least_63_per_cent_of_the_optimum(layout: object, seed: int) -> None:
             assert reached == pytest.approx(best, rel=1e-14)
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("budget", [0, -1, 6, 1000])
 def test_impossible_budget_is_refused(budget: int) -> None:
     with pytest.raises(UserError, match=rf"budget.*5.*{budget}"):
         cover_of(plane(uniform(5, 0)), budget)
 
-
-# ---- anything -------------------------------------------------------------------------------------------------------
 
 few = settings(derandomize=True, max_examples=30, deadline=None)
 coordinates = st.integers(-3, 3) | st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: round(x, 6))
@@ -336,9 +271,6 @@ def test_a_smaller_budget_gives_the_first_picks(points: list[tuple[float, float]
         part = cover_of(D, budget)
         for name in ("indices", "gains", "costs"):
             assert torch.equal(getattr(part, name), getattr(whole, name)[:budget]), name
-
-
-# ---- the certificate ------------------------------------------------------------------------------------------------
 
 
 def remaining_gains(D: np.ndarray, picks: list[int]) -> np.ndarray:

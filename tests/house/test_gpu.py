@@ -13,14 +13,14 @@ import nets
 from lcmat import data
 from lcmat.__main__ import main as command
 from lcmat.analysis.analyses import ANALYSES
-from lcmat.augmentation.siamese import Draw
+from lcmat.augmentation.siamese import DSA, Draw
 from lcmat.condensation.matching_step import Pair, matching_gradient
 from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, accuracy, train
-from tests.condensation.test_condensation import CHEAP as CHEAP_CONDENSING
-from tests.condensation.test_matching import DSA, MATCHINGS, problem, seeded
+from tests.condensing import CHEAP as CHEAP_CONDENSING
+from tests.every_method import METHODS, FullProblem, check_form, chosen, make
 from tests.harness import call, places, records, records_in
-from tests.methods.test_every_method import METHODS, Problem, check_form, chosen, make
+from tests.matching import MATCHINGS, problem, seeded
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
@@ -41,7 +41,7 @@ def run(folder: Path, *words: str) -> dict[str, dict]:
     return records_in(folder / "result")
 
 
-def on_the_gpu(problem: Problem) -> Context:
+def on_the_gpu(problem: FullProblem) -> Context:
     """The same problem's images and network on the GPU."""
     context = problem.context
     return replace(
@@ -56,7 +56,7 @@ def on_the_gpu(problem: Problem) -> Context:
 @pytest.mark.parametrize("method", METHODS)
 def test_picks_are_those_of_the_cpu(method: str, balanced: bool) -> None:
     problem = make([30, 20, 25])
-    signals = problem.signals(lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(GPU))
+    signals = problem.signals_as(lambda array: torch.from_numpy(np.ascontiguousarray(array)).to(GPU))
     how = {"fraction": 0.2, "balanced": balanced, "seed": 3}
     here = chosen(method, problem, **how)
     there = chosen(method, problem, signals, context=on_the_gpu(problem), **how)

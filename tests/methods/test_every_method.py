@@ -1,9 +1,9 @@
-"""What must hold of every registered method, whatever the signals; and the learning of Probabilistic."""
+"""What must hold of every registered method, whatever the signals."""
 
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +11,33 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 
-import methods.probabilistic
 from lcmat import Signals, Subset, UserError
-from lcmat.data.splits import TensorSplit
 from lcmat.distances.vectors import CosineDistance
-from lcmat.files import load_tensors, save_tensors
 from lcmat.last_layer import gradient_factors
-from lcmat.selection.context import Context
-from lcmat.training import Compute, Recipe
-from methods import get, names, select
+from methods import get
 from tests import oracles
+from tests.every_method import (
+    METHODS,
+    FullProblem,
+    LinearNet,
+    both,
+    check_counts,
+    check_form,
+    chosen,
+    every_method,
+    make,
+    same,
+)
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
-
 # Small fractions of small classes round to nothing, which the library says and test_lcmat_s.py checks; and LBCS finds
 # few other sets of few samples to try, which test_lbcs.py checks.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*rounds to no sample"),
     pytest.mark.filterwarnings("ignore:.*moves in a row made no other set"),
 ]
-
-METHODS = names()
-every_method = pytest.mark.parametrize("method", METHODS)
-both = pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "unbalanced"])
-
-# Whatever trains networks trains few of them here.
-CHEAP = {"outer_steps": 2, "inner_epochs": 1, "trials": 3, "inner_steps": 1}
-RECIPE = Recipe(epochs=1, batch=8, lr=0.01, scheduler="constant")
-COMPUTE = Compute(torch.device("cpu"), torch.float32, (0.5,), (0.25,))
-PIXELS = (1, 2, 3)
-
 # Methods that draw at random, or whose first pick is a tie of all samples (every one has similarity 1 to itself).
 DEPENDS_ON_ORDER = {
     "Uniform", "Full", "Forgetting", "CCS", "kCenterGreedy", "ContextualDiversity", "LogDeterminant", "Probabilistic",
@@ -51,181 +45,6 @@ DEPENDS_ON_ORDER = {
 }  # fmt: skip
 # Gradients of the last layer know the bias, to which the scale of the features matters; these read features alone.
 SCALE_FREE = ("Herding", "kCenterGreedy", "Moderate", "CAL")
-
-
-class Net(nn.Module):
-    """One linear layer on pixels."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        # Made without torch's own initialisation, which would draw from the global generator.
-        self.head = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-        with torch.no_grad():
-            self.head.weight.copy_(weight)
-            self.head.bias.copy_(bias)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """The input of the head."""
-        return x.flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        return self.head(self.embed(x))
-
-
-def random_net(seed: int, classes: int) -> Net:
-    """A network of its own for each seed."""
-    draw = torch.Generator().manual_seed(seed)
-    width = int(np.prod(PIXELS))
-    return Net(0.3 * torch.randn(classes, width, generator=draw), 0.3 * torch.randn(classes, generator=draw))
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Arrays of everything that any method reads."""
-
-    features: np.ndarray
-    logits: np.ndarray
-    labels: np.ndarray
-    correctness: np.ndarray
-    margin: np.ndarray
-    error_norm: np.ndarray
-    images: np.ndarray
-    validation: tuple[np.ndarray, np.ndarray, np.ndarray]
-    network: Net
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("validation", "network")}
-
-    def signals(self, convert: Callable = lambda array: array, **changed: object) -> Signals:
-        """Signals with everything, floats and labels passed through `convert`; then some fields exchanged."""
-        features, logits, labels = map(convert, (self.features, self.logits, self.labels))
-        flipped = [convert(array[:, ::-1].copy()) for array in (self.features, self.logits)]
-        held_out = dict(zip(("features", "logits", "labels"), map(convert, self.validation), strict=True))
-        given = {
-            "features": features,
-            "logits": logits,
-            "labels": labels,
-            "dynamics": {name: convert(getattr(self, name)) for name in ("correctness", "margin", "error_norm")},
-            "validation": Signals(**held_out),
-            "initialisations": [
-                Signals(features=features, logits=logits, labels=labels),
-                Signals(features=flipped[0], logits=flipped[1], labels=labels),
-            ],
-        }
-        return Signals(**(given | changed))
-
-    @property
-    def context(self) -> Context:
-        """The images, a trained network and how to train more."""
-        classes = self.logits.shape[1]
-        return Context(
-            split=TensorSplit(torch.from_numpy(self.images), torch.from_numpy(self.labels).long()),
-            compute=COMPUTE,
-            network=self.network,
-            fresh_network=lambda number: random_net(1000 + number, classes),
-            recipe=RECIPE,
-        )
-
-    def take(self, index: np.ndarray) -> "Problem":
-        """The samples in `index`, in that order; the validation split stays."""
-        per_epoch = ("correctness", "margin", "error_norm")
-        return replace(self, **{k: v[:, index] if k in per_epoch else v[index] for k, v in self.arrays.items()})
-
-
-def make(sizes: list[int], seed: int = 0, d: int = 4, scale: float = 1.0) -> Problem:
-    """Continuous random data with so many samples in each class (0: a label that nobody has), in random order."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    n, C = len(labels), len(sizes)
-    known = np.concatenate([np.unique(labels), rng.choice(labels, 5)])
-    return Problem(
-        features=rng.normal(size=(n, d)),
-        logits=scale * rng.normal(size=(n, C)),
-        labels=labels,
-        correctness=rng.random((3, n)) < 0.5,
-        margin=rng.normal(size=(3, n)),
-        error_norm=rng.random((3, n)),
-        images=rng.integers(0, 256, (n, *PIXELS), dtype=np.uint8),
-        validation=(rng.normal(size=(len(known), d)), scale * rng.normal(size=(len(known), C)), known),
-        network=random_net(seed, C),
-    )
-
-
-def options_of(method: str, **options: object) -> dict[str, object]:
-    """The cheap settings that a method knows, and further ones."""
-    return {k: v for k, v in CHEAP.items() if k in get(method).options} | options
-
-
-def chosen(method: str, problem: Problem, signals: Signals | None = None, **options: object) -> Subset:
-    """Select from a problem, with a context for those methods that need one."""
-    if get(method).needs_context:
-        options.setdefault("context", problem.context)
-    return select(problem.signals() if signals is None else signals, method, **options_of(method, **options))
-
-
-def same(one: Subset, other: Subset, only: tuple[str, ...] = ()) -> bool:
-    """Whether two subsets agree in every field, or in some."""
-    pairs = [(getattr(one, name), getattr(other, name)) for name in only or Subset.__dataclass_fields__]
-    return all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
-
-
-def wanted(problem: Problem, balanced: bool, fraction: float) -> list[int]:
-    """How many samples of each class a fraction takes, or in all."""
-    sizes = np.bincount(problem.labels, minlength=problem.logits.shape[1]).tolist() if balanced else [len(problem)]
-    return [max(1, round(fraction * size)) if size else 0 for size in sizes]
-
-
-def check_form(subset: Subset, problem: Problem, balanced: bool) -> None:
-    """Assert what holds of every subset."""
-    for name in ("indices", "rank", "classes", "class_sizes"):
-        assert getattr(subset, name).dtype == np.int64, name
-    count = len(subset)
-    assert subset.indices.shape == subset.rank.shape == subset.classes.shape == (count,)
-    assert len(set(subset.indices.tolist())) == count, "a sample was picked twice"
-    assert 0 <= subset.indices.min() <= subset.indices.max() < len(problem)
-    assert np.array_equal(subset.classes, problem.labels[subset.indices])
-    assert np.array_equal(subset.class_sizes, np.bincount(problem.labels, minlength=problem.logits.shape[1]))
-    if balanced:
-        assert (np.diff(subset.classes) >= 0).all()
-        counts = np.unique(subset.classes, return_counts=True)[1]
-        assert subset.rank.tolist() == [k for c in counts for k in range(c)]
-    else:
-        assert subset.rank.tolist() == list(range(count))
-    if subset.weights is not None:
-        assert subset.weights.dtype == np.float32
-        assert subset.weights.shape == (count,)
-        assert np.isfinite(subset.weights).all()
-        assert (subset.weights > 0).all()
-    if subset.costs is not None:
-        assert subset.costs.shape == (count,)
-        assert np.isfinite(subset.costs).all()
-
-
-def check_counts(subset: Subset, problem: Problem, balanced: bool, size: dict[str, float]) -> None:
-    """Assert that a subset holds as many samples as asked for, unless that is the method's to say."""
-    if get(subset.method).chooses_size:
-        assert 0 < len(subset) <= len(problem)
-    elif get(subset.method).ignores_budget:
-        assert len(subset) == len(problem)
-    elif "budget" in size:
-        assert len(subset) == size["budget"]
-        if balanced:
-            assert set(subset.classes.tolist()) == set(problem.labels.tolist())
-    elif balanced:
-        counts = np.bincount(subset.classes, minlength=problem.logits.shape[1])
-        assert counts.tolist() == wanted(problem, True, size["fraction"])
-    else:
-        assert [len(subset)] == wanted(problem, False, size["fraction"])
-
-
-# ---- anything -------------------------------------------------------------------------------------------------------
-
 CONTAINERS: dict[str, Callable[[np.ndarray], object]] = {
     "array": lambda array: array,
     "tensor": torch.tensor,
@@ -239,7 +58,7 @@ CONTAINERS: dict[str, Callable[[np.ndarray], object]] = {
 
 
 @st.composite
-def awkward(draw: st.DrawFn) -> Problem:
+def awkward(draw: st.DrawFn) -> FullProblem:
     """Few samples; unequal, single and empty classes; identical samples; logits from all equal to 3e38 apart."""
     sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), label="sizes")
     problem = make(sizes, draw(st.integers(0, 2**16), label="seed"), draw(st.integers(1, 4), label="d"))
@@ -273,7 +92,7 @@ def awkward(draw: st.DrawFn) -> Problem:
 @settings(derandomize=True, max_examples=20, deadline=None)
 @given(problem=awkward(), balanced=st.booleans(), container=st.sampled_from(list(CONTAINERS)), data=st.data())
 def test_anything_can_be_selected_from(
-    method: str, problem: Problem, balanced: bool, container: str, data: st.DataObject
+    method: str, problem: FullProblem, balanced: bool, container: str, data: st.DataObject
 ) -> None:
     n, least = len(problem), len(np.unique(problem.labels)) if balanced else 1
     assume(n > 1 or "training" not in get(method).needs)  # one sample: a test of its own below
@@ -283,7 +102,7 @@ def test_anything_can_be_selected_from(
         | st.sampled_from([0.01, 0.3, 0.5, 0.75, 1.0]).map(lambda f: {"fraction": f}),
         label="size",
     )
-    signals = problem.signals(CONTAINERS[container])
+    signals = problem.signals_as(CONTAINERS[container])
     subset = chosen(method, problem, signals, balanced=balanced, seed=1, **size)
     check_form(subset, problem, balanced)
     check_counts(subset, problem, balanced, size)
@@ -421,16 +240,13 @@ def test_no_samples_at_all_are_refused(method: str, balanced: bool) -> None:
             chosen(method, problem.take(np.zeros(0, dtype=np.int64)), balanced=balanced, **size)
 
 
-# ---- what goes in ---------------------------------------------------------------------------------------------------
-
-
 @every_method
 @both
 def test_how_arrays_are_held_does_not_matter(method: str, balanced: bool) -> None:
     problem = make([12, 9, 4])
     expected = chosen(method, problem, fraction=0.4, balanced=balanced)
     for name, container in CONTAINERS.items():
-        signals = problem.signals(container)
+        signals = problem.signals_as(container)
         assert same(expected, chosen(method, problem, signals, fraction=0.4, balanced=balanced)), name
 
 
@@ -451,8 +267,8 @@ def test_precision_is_that_of_the_values(method: str, wider: type | torch.dtype,
 
     half = wider if isinstance(wider, torch.dtype) else torch.float16
     problem = make([12, 9, 4])
-    expected = chosen(method, problem, problem.signals(narrow), fraction=0.4, balanced=balanced)
-    assert same(expected, chosen(method, problem, problem.signals(widened), fraction=0.4, balanced=balanced))
+    expected = chosen(method, problem, problem.signals_as(narrow), fraction=0.4, balanced=balanced)
+    assert same(expected, chosen(method, problem, problem.signals_as(widened), fraction=0.4, balanced=balanced))
 
 
 @every_method
@@ -466,7 +282,7 @@ def test_signals_and_network_are_left_as_they_were(method: str, dtype: torch.dty
         held.append(torch.tensor(array, dtype=dtype if array.dtype == np.float64 else None))
         return held[-1]
 
-    signals = problem.signals(keep)
+    signals = problem.signals_as(keep)
     context = problem.context if get(method).needs_context else None
     tensors = [*held, torch.from_numpy(problem.images), *problem.network.state_dict().values()]
     copies = [tensor.clone() for tensor in tensors]
@@ -528,8 +344,6 @@ def test_block_sizes_do_not_matter(
         assert value is None or value == pytest.approx(getattr(expected, name), rel=1e-6)
 
 
-# ---- invariances ----------------------------------------------------------------------------------------------------
-
 # Odd sizes, since of an even number two samples are equally far from Moderate's median; and few picks: late in a
 # facility location, two uncovered samples nearest to one another tie.
 TIELESS = [51, 41, 31]
@@ -564,10 +378,10 @@ def test_the_names_of_classes_do_not_matter(method: str, seed: int) -> None:
     weight, bias = (problem.network.head.weight.detach()[old], problem.network.head.bias.detach()[old])
     renamed = replace(
         problem, logits=problem.logits[:, old], labels=new[problem.labels], validation=(h, z[:, old], new[y]),
-        network=Net(weight, bias),
+        network=LinearNet(weight, bias),
     )  # fmt: skip
     # The second initialisation of a problem mirrors its columns, which would not be the same renaming.
-    one, other = (p.signals(initialisations=[p.signals(initialisations=None)]) for p in (problem, renamed))
+    one, other = (p.signals_as(initialisations=[p.signals_as(initialisations=None)]) for p in (problem, renamed))
     subset = chosen(method, problem, one, fraction=0.06, balanced=False)
     assert chosen(method, renamed, other, fraction=0.06, balanced=False).indices.tolist() == subset.indices.tolist()
 
@@ -597,9 +411,6 @@ def test_the_scale_of_features_does_not_matter(method: str, power: int, balanced
     scaled = replace(problem, features=problem.features * 2.0**power)
     expected, subset = (chosen(method, p, fraction=0.4, balanced=balanced) for p in (problem, scaled))
     assert same(expected, subset)
-
-
-# ---- prefixes, files ------------------------------------------------------------------------------------------------
 
 
 def variants(method: str) -> list[dict[str, object]]:
@@ -646,9 +457,6 @@ def test_a_subset_survives_its_file(method: str, balanced: bool, tmp_path: Path)
             assert same(loaded.prefix(0.2), subset.prefix(0.2))
 
 
-# ---- refusals -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("field", ["features", "logits", "margin", "error_norm", "correctness"])
@@ -658,7 +466,7 @@ def test_values_that_are_not_finite_are_refused(field: str, dtype: type, value: 
     array[(5, 1) if field in ("features", "logits") else (1, 5)] = value
     where = f"{field}.*sample 5" if field in ("features", "logits") else f"dynamics.*{field}"
     with pytest.raises(UserError, match=where):
-        replace(problem, **{field: array}).signals()
+        replace(problem, **{field: array}).signals_as()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -668,7 +476,7 @@ def test_values_of_the_validation_split_that_are_not_finite_are_refused(number: 
     arrays = [array.copy() for array in problem.validation]
     arrays[number][3, 1] = value
     with pytest.raises(UserError, match=rf"{('features', 'logits')[number]}.*sample 3"):
-        replace(problem, validation=tuple(arrays)).signals()
+        replace(problem, validation=tuple(arrays)).signals_as()
 
 
 NEEDS = [(name, need) for name in METHODS for need in get(name).needs]
@@ -678,7 +486,7 @@ NEEDS = [(name, need) for name in METHODS for need in get(name).needs]
 @both
 def test_what_is_needed_and_missing_is_named(method: str, need: str, balanced: bool) -> None:
     problem = make([8, 6])
-    signals, options = problem.signals(), {"fraction": 0.3, "balanced": balanced}
+    signals, options = problem.signals, {"fraction": 0.3, "balanced": balanced}
     if need.partition(".")[0] in ("network", "training"):
         without = {"network": None} if need == "network" else {"fresh_network": None}
         wrong = [None, replace(problem.context, **without), problem.take(np.arange(5)).context]
@@ -690,11 +498,11 @@ def test_what_is_needed_and_missing_is_named(method: str, need: str, balanced: b
         return
     field, _, entry = need.partition(".")
     with pytest.raises(UserError, match=rf"{method}.*{field}"):
-        chosen(method, problem, problem.signals(**{field: None}), **options)
+        chosen(method, problem, problem.signals_as(**{field: None}), **options)
     if field == "dynamics":
         rest = {name: value for name, value in signals.dynamics.items() if name != entry}
         with pytest.raises(UserError, match=rf"{method}.*{entry}"):
-            chosen(method, problem, problem.signals(dynamics=rest), **options)
+            chosen(method, problem, problem.signals_as(dynamics=rest), **options)
 
 
 PARTS = [(name, field) for name in METHODS for field in ("validation", "initialisations") if field in get(name).fields]
@@ -713,7 +521,7 @@ def test_signals_within_signals_that_lack_a_field_are_refused(
     part = [Signals(**given)] if need == "initialisations" else Signals(**given)
     message = missing
     try:
-        subset = chosen(method, problem, problem.signals(**{need: part}), fraction=0.3, balanced=balanced)
+        subset = chosen(method, problem, problem.signals_as(**{need: part}), fraction=0.3, balanced=balanced)
         check_form(subset, problem, balanced)
     except UserError as error:
         message = str(error)
@@ -747,14 +555,14 @@ def test_dynamics_of_no_epoch_are_refused(method: str, balanced: bool) -> None:
     problem = make([8, 6])
     none = {name: getattr(problem, name)[:0] for name in ("correctness", "margin", "error_norm")}
     with pytest.raises(UserError, match="dynamics"):
-        chosen(method, problem, problem.signals(dynamics=none), fraction=0.3, balanced=balanced)
+        chosen(method, problem, problem.signals_as(dynamics=none), fraction=0.3, balanced=balanced)
 
 
 @every_method
 @both
 def test_nothing_is_read_but_what_is_needed(method: str, balanced: bool) -> None:
     problem = make([12, 9, 4])
-    signals, needs = problem.signals(), {need.partition(".")[0] for need in get(method).needs}
+    signals, needs = problem.signals, {need.partition(".")[0] for need in get(method).needs}
     entries = {need.partition(".")[2] for need in get(method).needs}
     part = {name: getattr(signals, name) for name in needs if name not in ("network", "training")}
     if "dynamics" in part:
@@ -772,247 +580,3 @@ def test_nothing_is_read_but_what_is_needed(method: str, balanced: bool) -> None
 def test_unknown_options_are_named(method: str) -> None:
     with pytest.raises(UserError, match=rf"{method}.*'wrong_option'"):
         chosen(method, make([8, 6]), fraction=0.3, wrong_option=1)
-
-
-# ---- Probabilistic --------------------------------------------------------------------------------------------------
-
-
-def on_capped_simplex(s: np.ndarray, k: int) -> np.ndarray:
-    """The nearest point of {0 ≤ x ≤ 1, Σ x = k}: clip(s − t, 0, 1), whose sum is linear between the bends of t."""
-    bends = np.sort(np.concatenate([s, s - 1]))
-    sums = np.array([np.clip(s - t, 0, 1).sum() for t in bends])  # falls from n to 0
-    return np.clip(s - np.interp(-k, -sums, bends), 0, 1)
-
-
-@settings(derandomize=True, max_examples=150, deadline=None)
-@given(s=st.lists(st.floats(-3, 3) | st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=12), data=st.data())
-def test_projection_onto_the_budget(s: list[float], data: st.DataObject) -> None:
-    k = data.draw(st.integers(1, len(s)), label="budget")
-    x = methods.probabilistic.projected(torch.tensor(s, dtype=torch.float64), k)
-    assert float(x.min()) >= 0
-    assert float(x.max()) <= 1
-    assert float(x.sum()) == pytest.approx(k, abs=1e-9)
-    assert x.numpy() == pytest.approx(on_capped_simplex(np.array(s), k), abs=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_projection_is_what_an_optimiser_finds(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    n = int(rng.integers(2, 12))
-    s, k = rng.normal(0.4, 1, n), int(rng.integers(1, n))
-    found = minimize(
-        lambda x: 0.5 * ((x - s) ** 2).sum(), np.full(n, k / n), jac=lambda x: x - s, method="SLSQP",
-        bounds=[(0, 1)] * n, constraints={"type": "eq", "fun": lambda x: x.sum() - k, "jac": lambda x: np.ones(n)},
-        options={"ftol": 1e-14, "maxiter": 500},
-    )  # fmt: skip
-    assert found.success
-    assert methods.probabilistic.projected(torch.tensor(s), k).numpy() == pytest.approx(found.x, abs=1e-5)
-
-
-def test_projection_of_many() -> None:
-    s = torch.from_numpy(np.random.default_rng(0).normal(size=50_000))
-    x = methods.probabilistic.projected(s, 500)
-    assert float(x.sum()) == pytest.approx(500, abs=1e-6)
-    order = s.argsort()
-    assert (x[order].diff() >= 0).all()
-    inside = torch.tensor([0.25, 0.75, 0.5, 0.5])
-    assert torch.allclose(methods.probabilistic.projected(inside, 2), inside)
-
-
-CLEAN, HARMFUL = 30, 10
-
-
-def toy(seed: int = 0) -> Problem:
-    """Two classes; the last samples of each are those that a synthetic loss punishes."""
-    return make([CLEAN // 2 + HARMFUL // 2] * 2, seed).take(np.argsort(make([20, 20], seed).labels, kind="stable"))
-
-
-def is_harmful(problem: Problem) -> np.ndarray:
-    """The last few of each class of `toy`."""
-    return np.arange(len(problem)) % 20 >= CLEAN // 2
-
-
-@both
-@pytest.mark.parametrize("seed", range(2))
-def test_probabilities_of_harmful_samples_fall(
-    balanced: bool, seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    problem = toy()
-    harmful = is_harmful(problem)
-
-    def loss(context: Context, mask: Tensor, epochs: int, seed: int) -> float:
-        return 1 + 3 * float(mask[torch.from_numpy(harmful)].sum() / mask.sum())
-
-    monkeypatch.setattr(methods.probabilistic, "_loss_after_training", loss)
-    context = replace(problem.context, checkpoint=tmp_path / "state.pt")
-    subset = chosen("Probabilistic", problem, budget=20, balanced=balanced, outer_steps=200, context=context, seed=seed)
-    s = load_tensors(tmp_path / "state.pt")["s"].numpy()
-    assert s.sum() == pytest.approx(20, abs=1e-6)
-    if balanced:
-        assert s[:20].sum() == pytest.approx(10, abs=1e-6)
-    assert s.min() >= 0
-    assert s.max() <= 1
-    assert s[harmful].mean() < 0.5 * s[~harmful].mean()
-    assert harmful[subset.indices].sum() <= 2  # chance takes 5
-
-
-def test_wrong_labels_are_learned_to_be_harmful(tmp_path: Path) -> None:
-    """The same without a synthetic loss: bright and dark images, some of which are labelled the other way round."""
-    rng = np.random.default_rng(0)
-    problem = make([30, 30])
-    wrong = np.zeros(60, dtype=bool)
-    for label in (0, 1):
-        wrong[np.flatnonzero(problem.labels == label)[:6]] = True
-    bright = problem.labels ^ wrong
-    images = (bright[:, None, None, None] * 100 + 50 + rng.integers(0, 50, (60, *PIXELS))).astype(np.uint8)
-    problem = replace(problem, images=images)
-    context = replace(problem.context, checkpoint=tmp_path / "state.pt", recipe=replace(RECIPE, lr=0.05))
-    options = {"budget": 10, "outer_steps": 150, "inner_epochs": 2, "step": 0.2}
-    subset = chosen("Probabilistic", problem, context=context, **options)
-    s = load_tensors(tmp_path / "state.pt")["s"].numpy()
-    assert s[wrong].mean() < s[~wrong].mean()
-    assert wrong[subset.indices].mean() <= wrong.mean()
-
-
-class Killed(BaseException):
-    """Stands for a signal that ends the process."""
-
-
-@both
-@pytest.mark.parametrize("stop", [1, 3, 5])
-def test_a_killed_selection_goes_on(balanced: bool, stop: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    problem = make([7, 6])
-    options = {"fraction": 0.5, "balanced": balanced, "outer_steps": 6, "seed": 2}
-    undisturbed = replace(problem.context, checkpoint=tmp_path / "one.pt")
-    expected = chosen("Probabilistic", problem, context=undisturbed, **options)
-    real, calls = methods.probabilistic._loss_after_training, []
-
-    def dying(*arguments: object) -> float:
-        if len(calls) == stop and not context.resume:
-            raise Killed
-        calls.append(1)
-        return real(*arguments)
-
-    took = []
-    context = replace(problem.context, checkpoint=tmp_path / "two.pt", took=took.append)
-    monkeypatch.setattr(methods.probabilistic, "_loss_after_training", dying)
-    with pytest.raises(Killed):
-        chosen("Probabilistic", problem, context=context, **options)
-    state = load_tensors(tmp_path / "two.pt")
-    assert 0 < state["seconds"] < 1000
-    save_tensors(tmp_path / "two.pt", state | {"seconds": 1000.0})
-    context = replace(context, resume=True)
-    resumed = chosen("Probabilistic", problem, context=context, **options)
-    assert took == [0, 1000]
-    assert len(calls) == 6, "steps were made twice, or left out"
-    assert same(expected, resumed)
-    one, two = load_tensors(tmp_path / "one.pt"), load_tensors(tmp_path / "two.pt")
-    assert torch.equal(one["s"], two["s"])
-    assert one["seconds"] < 1000 <= two["seconds"], "earlier steps count"
-    assert one["losses"] == two["losses"]
-
-
-def test_a_checkpoint_is_not_read_unless_asked_for(tmp_path: Path) -> None:
-    problem = make([7, 6])
-    context = replace(problem.context, checkpoint=tmp_path / "state.pt")
-    chosen("Probabilistic", problem, context=context, fraction=0.5, seed=1)
-    again = chosen("Probabilistic", problem, context=context, fraction=0.5, seed=2)
-    assert same(again, chosen("Probabilistic", problem, fraction=0.5, seed=2))
-
-
-OTHERS = {
-    "seed": {"seed": 3},
-    "fraction": {"fraction": 0.3},
-    "unbalanced": {"balanced": False},
-    "inner epochs": {"inner_epochs": 3},
-    "step": {"step": 0.5},
-}
-
-
-@pytest.mark.parametrize("changed", OTHERS.values(), ids=OTHERS)
-def test_a_checkpoint_of_another_selection_is_refused(changed: dict[str, object], tmp_path: Path) -> None:
-    problem = make([7, 6])
-    context = replace(problem.context, checkpoint=tmp_path / "state.pt")
-    options = {"fraction": 0.5, "seed": 2, "outer_steps": 4}
-    chosen("Probabilistic", problem, context=context, **options)
-    with pytest.raises(UserError, match=r"state\.pt"):
-        chosen("Probabilistic", problem, context=replace(context, resume=True), **options | changed)
-
-
-@pytest.mark.parametrize("what", ["number of samples", "images", "labels"])
-def test_a_checkpoint_of_other_samples_is_refused(what: str, tmp_path: Path) -> None:
-    problem = make([7, 6])
-    other = {
-        "number of samples": make([8, 6]),
-        "images": replace(problem, images=255 - problem.images),
-        "labels": replace(problem, labels=np.roll(problem.labels, 1)),
-    }[what]
-    options = {"fraction": 0.5, "seed": 2, "outer_steps": 4}
-    path = tmp_path / "state.pt"
-    chosen("Probabilistic", problem, context=replace(problem.context, checkpoint=path), **options)
-    with pytest.raises(UserError, match=r"state\.pt"):
-        chosen("Probabilistic", other, context=replace(other.context, checkpoint=path, resume=True), **options)
-
-
-def test_a_checkpoint_of_more_steps_is_refused_or_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Fewer steps are asked for than were made: the picks are not those after all of them."""
-    problem = toy()
-    harmful = torch.from_numpy(is_harmful(problem))
-    monkeypatch.setattr(
-        methods.probabilistic, "_loss_after_training", lambda context, mask, *_: float(mask[harmful].sum() / mask.sum())
-    )
-    context = replace(problem.context, checkpoint=tmp_path / "state.pt")
-    options = {"budget": 20, "seed": 2}
-    chosen("Probabilistic", problem, context=context, outer_steps=100, **options)
-    expected = chosen("Probabilistic", problem, outer_steps=5, **options)
-    try:
-        subset = chosen("Probabilistic", problem, context=replace(context, resume=True), outer_steps=5, **options)
-    except UserError:
-        return
-    assert same(expected, subset)
-
-
-@pytest.mark.parametrize("content", ["damaged", "of a training", "a tensor"])
-def test_a_file_that_is_no_checkpoint_is_refused(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "state.pt"
-    if content == "damaged":
-        path.write_bytes(b"PK\x03\x04 cut off")
-    else:
-        torch.save(torch.zeros(3) if content == "a tensor" else {"epoch": 3, "network": {}}, path)
-    problem = make([7, 6])
-    with pytest.raises(UserError, match=r"state\.pt"):
-        chosen("Probabilistic", problem, fraction=0.5, context=replace(problem.context, checkpoint=path, resume=True))
-
-
-@both
-@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-def test_diverged_inner_trainings_teach_nothing(balanced: bool, bad: float, monkeypatch: pytest.MonkeyPatch,
-                                                tmp_path: Path) -> None:  # fmt: skip
-    problem = toy()
-    harmful = torch.from_numpy(is_harmful(problem))
-    calls: list[int] = []
-
-    def loss(context: Context, mask: Tensor, *_: object) -> float:
-        calls.append(1)
-        return bad if len(calls) % 3 == 1 else float(mask[harmful].sum() / mask.sum())
-
-    monkeypatch.setattr(methods.probabilistic, "_loss_after_training", loss)
-    context = replace(problem.context, checkpoint=tmp_path / "state.pt")
-    subset = chosen("Probabilistic", problem, budget=20, balanced=balanced, outer_steps=60, context=context)
-    check_form(subset, problem, balanced)
-    s = load_tensors(tmp_path / "state.pt")["s"]
-    assert torch.isfinite(s).all()
-    assert float(s.sum()) == pytest.approx(20, abs=1e-6)
-
-
-def test_the_loss_of_a_network_that_overflows_is_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights may be finite, as the training checks, and logits not: ∞ − ∞ is no loss to learn from."""
-    problem = make([7, 6])
-
-    def ruined(network: Net, *_: object, **__: object) -> None:
-        with torch.no_grad():
-            network.head.weight.fill_(3e38)
-
-    monkeypatch.setattr(methods.probabilistic, "train", ruined)
-    mask = torch.ones(13, dtype=torch.bool)
-    assert methods.probabilistic._loss_after_training(problem.context, mask, 1, 0) == float("inf")
