@@ -1,60 +1,132 @@
-"""How long runs are likely to take, from recorded ones."""
+"""How long runs are likely to take, from recorded ones, and whether one would end within a time limit."""
 
 from __future__ import annotations
 
+import re
 import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable
 
+from lcmat.errors import UserError
 from lcmat.runs import pretrained
 from lcmat.runs.job import Job
 
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Pace:
+    """What recorded runs took.
+
+    Training is taken to grow with images times epochs, plus the images tested at a third of that; pretraining with its
+    epochs. Runs count if dataset, networks and precision agree. Selection and condensation take what they took with
+    the same method, options and size; selection otherwise what it took with the method at all.
+    """
+
+    def __init__(self, records: Iterable[dict], test_images: dict[str, int]) -> None:
+        """Take records; test_images: how many test images each dataset has."""
+        self.test_images = test_images
+        self.training: dict[tuple, list[float]] = defaultdict(list)  # seconds of a unit of load
+        self.pretraining: dict[tuple, list[float]] = defaultdict(list)  # seconds of an epoch
+        self.choosing: dict[tuple, list[float]] = defaultdict(list)
+        self.made: set[str] = set()  # synthetic images
+        for record in records:
+            self.learn(record)
+
+    def learn(self, record: dict) -> None:
+        """Take one more record."""
+        config, seconds = record["config"], record["seconds"]
+        if config.get("training") and seconds.get("train"):
+            load = _load(record["subset_size"], config, self.test_images.get(record["dataset"], 0))
+            self.training[_kind(config)].append(seconds["train"] / load)
+        network = config.get("selection_network") or {}
+        if "epochs" in network and seconds.get("pretrain"):
+            self.pretraining[_origin(config)].append(seconds["pretrain"] / network["epochs"])
+        for key in (_choice(config), _method(config)):
+            self.choosing[key].append(seconds.get("select", 0.0))
+        self.made |= {config["condensing"]} if "condensing" in config else set()
+
+    def of_training(self, job: Job) -> float | None:
+        """Return the seconds of the job's trainings, None if none of the kind is recorded."""
+        speeds = self.training.get(_kind(job.config))
+        if not speeds:
+            return None
+        size = max(1, round(job.config["fraction"] * len(job.setup.part(job.run)[0])))
+        return statistics.median(speeds) * _load(size, job.config, len(job.setup.dataset.test))
+
+    def of_choice(self, job: Job) -> float | None:
+        """Return the seconds of selecting or condensing, None if nothing is known."""
+        config, images = job.config, job.config.get("condensing")
+        if images in self.made:
+            return 0.0
+        known = self.choosing.get(_choice(config))
+        if known is None and images is None:  # the options of condensation change its time a hundredfold
+            known = self.choosing.get(_method(config))
+        return statistics.median(known) if known else None
+
+    def of_networks(self, job: Job, known: set[str]) -> float:
+        """Return the seconds of pretraining what the job reads and neither cache nor `known` has; it joins `known`."""
+        total, epochs = 0.0, (job.config["selection_network"] or {}).get("epochs")
+        for network_id in pretrained.network_ids(job.setup, job.run):
+            key = pretrained.cache_key(job.setup, network_id)
+            if key in known or epochs is None or pretrained.is_taken(job.setup, network_id):
+                continue
+            known.add(key)
+            total += epochs * statistics.median(self.pretraining.get(_origin(job.config)) or [0.0])
+        return total
+
 
 def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
-    """Return the seconds that jobs are likely to take, from recorded runs, and how many jobs nothing is known about.
-
-    Training is taken to grow with images times epochs, plus the images tested at a third of that; the network that
-    selects, with its epochs; once for each network. Known runs count if dataset, networks and precision agree.
-    Selection and condensation take what they took with the same method, options and size; selection otherwise what it
-    took with the method at all.
-    """
-    speeds: dict[tuple, list[float]] = {}
-    pretraining: dict[tuple, list[float]] = {}
-    choosing: dict[tuple, list[float]] = {}
-    for record in known:
-        config = record["config"]
-        if config.get("training") and record["seconds"].get("train"):
-            load = _load(record["subset_size"], config, _test_images(jobs, record["dataset"]))
-            speeds.setdefault(_kind(config), []).append(record["seconds"]["train"] / load)
-        network = config.get("selection_network") or {}
-        if "epochs" in network and record["seconds"].get("pretrain"):
-            pretraining.setdefault(_origin(config), []).append(record["seconds"]["pretrain"] / network["epochs"])
-        for key in (_choice(config), _method(config)):
-            choosing.setdefault(key, []).append(record["seconds"].get("select", 0.0))
+    """Return the seconds that jobs are likely to take, from recorded runs, and how many jobs nothing is known about."""
+    pace = Pace(known, {job.config["dataset"]: len(job.setup.dataset.test) for job in jobs})
     total, unknown, networks = 0.0, 0, set()
-    made = {record["config"]["condensing"] for record in known if "condensing" in record["config"]}
     for job in jobs:
-        config, setup = job.config, job.setup
-        size = max(1, round(config["fraction"] * len(setup.part(job.run)[0])))
-        speed = speeds.get(_kind(config))
-        choice, images = choosing.get(_choice(config)), config.get("condensing")
-        if choice is None and images is None:  # the options of condensation change its time a hundredfold
-            choice = choosing.get(_method(config))
-        unknown += speed is None or (choice is None and images not in made)
-        total += 0.0 if images in made else statistics.median(choice or [0.0])
-        made |= {images} - {None}
-        total += statistics.median(speed) * _load(size, config, len(setup.dataset.test)) if speed else 0.0
-        for network_id in pretrained.network_ids(setup, job.run):
-            key = pretrained.cache_key(setup, network_id)
-            epochs = (config["selection_network"] or {}).get("epochs")
-            if key in networks or epochs is None or pretrained.is_taken(setup, network_id):
-                continue
-            networks.add(key)
-            total += epochs * statistics.median(pretraining.get(_origin(config), [0.0]))
+        training, choice = pace.of_training(job), pace.of_choice(job)
+        unknown += training is None or choice is None
+        total += (training or 0.0) + (choice or 0.0) + pace.of_networks(job, networks)
+        pace.made |= {job.config["condensing"]} if "condensing" in job.config else set()
     return total, unknown
 
 
-def _test_images(jobs: list[Job], dataset: str) -> int:
-    """Return how many test images the dataset has, or 0 if none of the jobs is on it."""
-    return next((len(job.setup.dataset.test) for job in jobs if job.config["dataset"] == dataset), 0)
+class Deadline:
+    """A time limit: no run is started that would probably not end within it, by what such runs took on this machine.
+
+    A run of which nothing is known is started as long as there is time at all.
+    """
+
+    def __init__(self, seconds: float, jobs: list[Job], known: list[dict]) -> None:
+        """Start the clock; known: records, of which those of this machine's processor count."""
+        self.end = time.monotonic() + seconds
+        self.processor = jobs[0].setup.environment["processor"]
+        self.pace = Pace([], {job.config["dataset"]: len(job.setup.dataset.test) for job in jobs})
+        for record in known:
+            self.learn(record)
+
+    def learn(self, record: dict) -> None:
+        """Take one more record, if it was made on such a machine."""
+        if record["environment"].get("processor") == self.processor:
+            self.pace.learn(record)
+
+    def allows(self, job: Job) -> bool:
+        """Tell whether the job would probably end in time."""
+        parts = (self.pace.of_training(job), self.pace.of_choice(job), self.pace.of_networks(job, set()))
+        return time.monotonic() + sum(part or 0.0 for part in parts) < self.end
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a time such as 90, 10m, 1.5h; raise UserError for what is none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    if found is None or not 0 < float(found[1]) <= 1e6:
+        raise UserError(f"a time looks like 90, 10m or 1.5h, not {text[:40]!r}")
+    return float(found[1]) * UNITS[found[2] or "s"]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words: 40 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _kind(config: dict) -> tuple:
@@ -71,8 +143,7 @@ def _method(config: dict) -> tuple:
 
 
 def _origin(config: dict) -> tuple:
-    network = config["selection_network"]
-    return (*_place(config), network.get("model"))
+    return (*_place(config), config["selection_network"].get("model"))
 
 
 def _place(config: dict) -> tuple:
@@ -85,11 +156,3 @@ def _load(size: int, config: dict, test_images: int) -> float:
     size *= config.get("options", {}).get("factor", 1) ** 2  # each image holds so many
     one = size * epochs + tests * test_images * config.get("test_fraction", 1.0) / 3
     return config.get("evaluations", 1) * one
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: 40 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

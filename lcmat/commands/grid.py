@@ -25,6 +25,9 @@ def main(argv: list[str]) -> int:
     parser.description = "Run a grid of configs/ and write its tables and figures. Flags win over the file's."
     group = parser.add_argument_group("grids")
     group.add_argument("--plan", default=False, action="store_true", help="only say what is to be done")
+    group.add_argument(
+        "--time_limit", metavar="TIME", help="start no run that would probably not end within it: 9m, 2h"
+    )
     group.add_argument("--report", default=False, action="store_true", help="only write tables and figures")
     if argv and argv[0] in ("-h", "--help"):
         parser.parse_args(["--help"])
@@ -41,10 +44,15 @@ def _run(grid: grids.Grid, planned: list[Job]) -> int:
     save_path = planned[0].setup.settings.save_path
     found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
     report([path for _, damaged in found for path in damaged])
-    _announce(grid, planned, [record for known, _ in found for record in known])
+    known = [record for some, _ in found for record in some]
+    _announce(grid, planned, known)
     if grid.lines[0].plan:
         return 0
-    failed = {} if grid.lines[0].report else _work(planned)
+    limit = grid.lines[0].time_limit
+    deadline = None if limit is None else estimate.Deadline(estimate.seconds_of(limit), planned, known)
+    failed = {} if grid.lines[0].report else _work(planned, deadline)
+    if limit is not None and not any(records.read_record(job.path) for job in planned):
+        return 0
     paths = _reports.write(grid.name, grid.title, grid.reports, planned, save_path)
     print("\n" + "\n".join(str(path) for path in paths))
     queue.raise_if_any_diverged(planned, failed)
@@ -67,7 +75,7 @@ def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
         print(about, flush=True)
 
 
-def _work(planned: list[Job]) -> dict[int, DivergedError]:
+def _work(planned: list[Job], deadline: estimate.Deadline | None) -> dict[int, DivergedError]:
     """Do the runs, with a line for each and the time that is left; return what diverged."""
     started, made, seen = time.monotonic(), 0, 0
 
@@ -77,10 +85,14 @@ def _work(planned: list[Job]) -> dict[int, DivergedError]:
         if known:
             return
         made += 1
+        if deadline is not None:
+            deadline.learn(record)
         left = (len(planned) - seen) * (time.monotonic() - started) / made
         ahead = f"; about {estimate.duration(left)} left" if seen < len(planned) else ""
         print(f"[{seen}/{len(planned)}] {queue.in_words(record, known)}{ahead}", flush=True)
 
-    done, failed = queue.work(planned, tell)
-    print(f"{len(done)} of {len(planned)} runs recorded, {made} of them by this process", file=sys.stderr)
+    done, failed = queue.work(planned, tell, *(() if deadline is None else (deadline.allows,)))
+    left = len(planned) - len(done) - len(failed)
+    more = f"; {left} left for want of time, the same command goes on" if deadline is not None and left else ""
+    print(f"{len(done)} of {len(planned)} runs recorded, {made} of them by this process{more}", file=sys.stderr)
     return failed

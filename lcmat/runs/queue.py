@@ -24,11 +24,16 @@ from lcmat.training import DivergedError
 PATIENCE = 2.0
 
 
-def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> tuple[list[dict], dict[int, DivergedError]]:
+def work(
+    jobs: list[Job],
+    tell: Callable[[int, Job, dict, bool], None],
+    may_start: Callable[[Job], bool] = lambda job: True,
+) -> tuple[list[dict], dict[int, DivergedError]]:
     """Do all jobs that are not recorded yet; return the records, in order, and by number what diverged.
 
     Runs that other processes work on are waited for. tell(number, job, record, known) is called when the record of job
     `number` (from 0) is there; `known`: it was not made here. A run that diverges is left out, with a line on stderr.
+    may_start: asked before a job is begun or waited for; one that may not is left.
     """
     found: dict[int, dict] = {}
     failed: dict[int, DivergedError] = {}
@@ -37,6 +42,9 @@ def work(jobs: list[Job], tell: Callable[[int, Job, dict, bool], None]) -> tuple
     while pending:
         before = len(pending)
         for number, job in list(pending.items()):
+            if _recorded(job) is None and not may_start(job):
+                del pending[number]
+                continue
             try:
                 record, known = _record_of(job)
             except DivergedError as error:
