@@ -114,7 +114,8 @@ class History:
     """What a training leaves beside the weights.
 
     tests: pairs of epoch (from 1) and test accuracy in per cent. train_accuracy: of the last epoch, while training.
-    dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm` of each sample when its batch came, or None.
+    dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm`, `probability_margin` of each sample when its
+    batch came, or None.
     """
 
     tests: list[tuple[int, float]] = field(default_factory=list)
@@ -316,18 +317,27 @@ def _empty_dynamics(epochs: int, n: int, device: torch.device) -> dict[str, Tens
         "correctness": torch.zeros(epochs, n, dtype=torch.bool, device=device),
         "margin": torch.zeros(epochs, n, device=device),
         "error_norm": torch.zeros(epochs, n, device=device),
+        "probability_margin": torch.zeros(epochs, n, device=device),
     }
 
 
 def _record(dynamics: dict[str, Tensor], epoch: int, positions: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Note whether each sample is right, its logit's margin over the best other class, and ‖p − onehot(y)‖₂."""
-    positions = positions.to(logits.device)
-    own = logits.gather(1, labels[:, None])[:, 0]
-    margin = own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-    error = torch.softmax(logits, 1) - F.one_hot(labels, logits.shape[1])
+    """Note whether each sample is right, its margin over the best other class, and ‖p − onehot(y)‖₂.
+
+    The margin both of logits and of probabilities p.
+    """
+    positions, probabilities = positions.to(logits.device), torch.softmax(logits, 1)
+    error = probabilities - F.one_hot(labels, logits.shape[1])
     dynamics["correctness"][epoch, positions] = logits.argmax(1) == labels
-    dynamics["margin"][epoch, positions] = margin
+    dynamics["margin"][epoch, positions] = _margin(logits, labels)
     dynamics["error_norm"][epoch, positions] = error.norm(dim=1)
+    dynamics["probability_margin"][epoch, positions] = _margin(probabilities, labels)
+
+
+def _margin(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return by how much the label's score exceeds the best other one, (b,), of scores (b, C)."""
+    own = scores.gather(1, labels[:, None])[:, 0]
+    return own - scores.scatter(1, labels[:, None], -torch.inf).amax(1)
 
 
 def _store(path: Path, network, optimizer, scheduler, history: History, epoch: int) -> None:
@@ -350,7 +360,7 @@ def _restore(path: Path, network, optimizer, scheduler, history: History) -> int
         device = next(network.parameters()).device
         for name, value in state["history"].items():
             if name == "dynamics" and value is not None:
-                value = {key: tensor.to(device) for key, tensor in value.items()}
+                value = {key: value[key].to(device) for key in history.dynamics}
             setattr(history, name, value)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"checkpoint {path} does not fit this run; remove it or leave --resume out") from error

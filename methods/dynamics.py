@@ -1,9 +1,11 @@
 """What was seen while the network was pretrained: Forgetting and CCS."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from lcmat.errors import UserError
+from lcmat.errors import UserError, lookup
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
@@ -22,14 +24,26 @@ def forgetting(signals: Signals, budget: int, generator: torch.Generator) -> Pic
     return Picks(shuffled[ranked(count[shuffled], budget)])
 
 
-def ccs(signals: Signals, budget: int, generator: torch.Generator, beta: float = 0.3, bins: int = 50) -> Picks:
+# The entry of the dynamics that a margin is.
+MARGINS = {"probability": "probability_margin", "logit": "margin"}
+
+
+def ccs(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    beta: float = 0.3,
+    bins: int = 50,
+    margin: str = "probability",
+) -> Picks:
     """Choose evenly over the range of difficulty, without the hardest (Zheng et al., ICLR 2023, Algorithm 1).
 
-    Difficulty is the area under the margin, the mean over epochs of logit_y − max_{c≠y} logit_c: low is hard. The
-    share `beta` of lowest values is dropped (fewer, if the budget needs them); the rest falls into `bins` bins of
+    Difficulty is the area under the margin, the mean over epochs of score_y − max_{c≠y} score_c: low is hard. Scores
+    are probabilities as in the paper's code, or logits as where the measure comes from (Pleiss et al., NeurIPS 2020).
+    The share `beta` of lowest values is dropped (fewer, if the budget needs them); the rest falls into `bins` bins of
     equal width, from each of which equally many are drawn at random, what a small bin lacks coming from the others.
     """
-    area = signals.dynamics["margin"].double().mean(0)
+    area = signals.dynamics[MARGINS[margin]].double().mean(0)
     dropped = min(int(beta * len(area) + 1e-9), len(area) - budget)  # 0.29 · 100 is a little less than 29
     kept = area.sort(stable=True).indices[dropped:].sort().values
     bin_of = _bins(area[kept], bins)
@@ -51,14 +65,22 @@ def _bins(values: Tensor, count: int) -> Tensor:
     return ((values - low) / (high - low) * count).long().clamp(max=count - 1)
 
 
-def resolve_ccs(classes: int, features: int, beta: float, bins: int) -> dict[str, object]:
+def resolve_ccs(classes: int, features: int, beta: float, bins: int, margin: str) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 0 <= beta < 1:
         raise UserError(f"beta must be at least 0 and below 1, not {beta}")
     if bins < 1:
         raise UserError(f"bins must be a whole number of at least 1, not {bins}")
-    return {"beta": float(beta), "bins": int(bins)}
+    return {"beta": float(beta), "bins": int(bins), "margin": lookup("margin", str(margin), MARGINS)}
+
+
+def needs_of_ccs(options: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the margin that CCS reads."""
+    return (f"dynamics.{MARGINS[lookup('margin', str(options.get('margin', 'probability')), MARGINS)]}",)
 
 
 FORGETTING = Method("Forgetting", forgetting, needs=("dynamics.correctness",))
-CCS = Method("CCS", ccs, needs=("dynamics.margin",), nested=False, resolve=resolve_ccs)
+CCS = Method(
+    "CCS", ccs, needs=("dynamics.probability_margin",), nested=False, resolve=resolve_ccs, needs_under=needs_of_ccs,
+    unrecorded={"margin": "logit"},  # records made before there was a choice are of logits
+)  # fmt: skip

@@ -1,32 +1,43 @@
 """Glister: samples whose gradient step lowers the loss on a target set most, the training or a validation set."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lcmat.errors import UserError
+from lcmat.errors import UserError, lookup
 from lcmat.last_layer import gradient_factors, layer_inputs
 from lcmat.selection.matching_pursuit import products
 from lcmat.selection.method import WITH_VALIDATION, Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
 
+STEPS = ("mean", "sum")
+# A target gradient below this share of what it was has vanished: its direction is that of few samples, or of rounding.
+VANISHED = 1e-6
 
-def glister(signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20) -> Picks:
+
+def glister(
+    signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20, step: str = "mean"
+) -> Picks:
     """Greedily maximise the target's likelihood after one step of size η on the chosen (Killamsetty et al. 2021b).
 
     With θ(S) = θ − η Σ_{i∈S} g_i in the last layer, adding x changes the target's loss by −η ⟨g_x, ∇L(θ(S))⟩ to first
     order. The picks come in `blocks` blocks of the highest gains, after each of which ∇L is taken anew
-    (GreedyDSS there). The gradients g stay those at θ.
+    (GreedyDSS there). The gradients g stay those at θ. step: "sum" is that θ(S); "mean" goes along the mean of the g_i
+    in place of their sum, as DeepCore does: the sum grows with S, and drives the gradient of a class's own loss to
+    nothing within a few blocks, which a warning says.
     """
-    return _selected(signals, signals, budget, eta, blocks)
+    return _selected(signals, signals, budget, eta, blocks, step)
 
 
-def glister_val(signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20) -> Picks:
+def glister_val(
+    signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20, step: str = "mean"
+) -> Picks:
     """The same with the validation samples as target, of the same class if balanced."""
-    return _selected(signals, signals.validation, budget, eta, blocks)
+    return _selected(signals, signals.validation, budget, eta, blocks, step)
 
 
 def target_gradient(target: Signals, step: Tensor) -> Tensor:
@@ -36,28 +47,39 @@ def target_gradient(target: Signals, step: Tensor) -> Tensor:
     return gradient_factors(moved)[0].T @ h / len(h)
 
 
-def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks: int) -> Picks:
+def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks: int, step: str) -> Picks:
     a, h = gradient_factors(signals)
-    step = torch.zeros(a.shape[1], h.shape[1], dtype=a.dtype, device=a.device)
+    total = torch.zeros(a.shape[1], h.shape[1], dtype=a.dtype, device=a.device)  # Σ_{i∈S} g_i
+    aim = first = target_gradient(target, total)
     left = torch.ones(len(a), dtype=torch.bool, device=a.device)
     chosen = []
     for size in (len(part) for part in np.array_split(np.arange(budget), min(blocks, budget))):
-        gain = products(a, h, target_gradient(target, step))
+        if chosen:
+            aim = target_gradient(target, -eta * total / (int((~left).sum()) if step == "mean" else 1))
+        gain = products(a, h, aim)
         block = ranked(gain.masked_fill(~left, -torch.inf), size)
         chosen.append(block)
         left[block] = False
-        step -= eta * a[block].T @ h[block]
+        total += a[block].T @ h[block]
+    if aim.norm() <= VANISHED * first.norm():
+        warnings.warn(
+            "Glister: the target's gradient has vanished before the last picks, which are as good as arbitrary; "
+            "take a smaller eta" + (", or step=mean" if step == "sum" else ""),
+            stacklevel=2,
+        )
     return Picks(torch.cat(chosen))
 
 
-def resolve(classes: int, features: int, eta: float, blocks: int) -> dict[str, object]:
+def resolve(classes: int, features: int, eta: float, blocks: int, step: str) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 0 < eta < float("inf"):
         raise UserError(f"eta must be above 0 and finite, not {eta}")
     if blocks < 1:
         raise UserError(f"blocks must be a whole number of at least 1, not {blocks}")
-    return {"eta": float(eta), "blocks": int(blocks)}
+    return {"eta": float(eta), "blocks": int(blocks), "step": lookup("step", str(step), STEPS)}
 
 
-GLISTER = Method("Glister", glister, nested=False, resolve=resolve)
-GLISTER_VAL = Method("Glister-Val", glister_val, needs=WITH_VALIDATION, nested=False, resolve=resolve)
+# Records made before there was a choice are of the sum, and say nothing of it.
+BEFORE = {"step": "sum"}
+GLISTER = Method("Glister", glister, nested=False, resolve=resolve, unrecorded=BEFORE)
+GLISTER_VAL = Method("Glister-Val", glister_val, WITH_VALIDATION, nested=False, resolve=resolve, unrecorded=BEFORE)

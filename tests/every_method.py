@@ -18,6 +18,7 @@ from tests.problems import Problem
 METHODS = names()
 every_method = pytest.mark.parametrize("method", METHODS)
 both = pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "unbalanced"])
+DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin")
 # Whatever trains networks trains few of them here.
 CHEAP = {"outer_steps": 2, "inner_epochs": 1, "trials": 3, "inner_steps": 1}
 RECIPE = Recipe(epochs=1, batch=8, lr=0.01, scheduler="constant")
@@ -59,6 +60,7 @@ class FullProblem(Problem):
     correctness: np.ndarray
     margin: np.ndarray
     error_norm: np.ndarray
+    probability_margin: np.ndarray
     images: np.ndarray
     validation: tuple[np.ndarray, np.ndarray, np.ndarray]
     network: LinearNet
@@ -85,7 +87,7 @@ class FullProblem(Problem):
             "features": features,
             "logits": logits,
             "labels": labels,
-            "dynamics": {name: convert(getattr(self, name)) for name in ("correctness", "margin", "error_norm")},
+            "dynamics": {name: convert(getattr(self, name)) for name in DYNAMICS},
             "validation": Signals(**held_out),
             "initialisations": [
                 Signals(features=features, logits=logits, labels=labels),
@@ -108,8 +110,7 @@ class FullProblem(Problem):
 
     def take(self, index: np.ndarray) -> "FullProblem":
         """The samples in `index`, in that order; the validation split stays."""
-        per_epoch = ("correctness", "margin", "error_norm")
-        return replace(self, **{k: v[:, index] if k in per_epoch else v[index] for k, v in self.by_name.items()})
+        return replace(self, **{k: v[:, index] if k in DYNAMICS else v[index] for k, v in self.by_name.items()})
 
 
 def make(sizes: list[int], seed: int = 0, d: int = 4, scale: float = 1.0) -> FullProblem:
@@ -128,6 +129,7 @@ def make(sizes: list[int], seed: int = 0, d: int = 4, scale: float = 1.0) -> Ful
         images=rng.integers(0, 256, (n, *PIXELS), dtype=np.uint8),
         validation=(rng.normal(size=(len(known), d)), scale * rng.normal(size=(len(known), C)), known),
         network=random_net(seed, C),
+        probability_margin=rng.uniform(-1, 1, size=(3, n)),
     )
 
 

@@ -7,6 +7,7 @@ one makes it, under a lock of the operating system, and the others wait.
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def signals_of(setup: Setup, run: Run) -> tuple[Signals, dict[str, float], dict 
         seconds["pretrain"] = taken[0]["seconds"]["pretrain"]
     facts = taken[0]["facts"] if taken else None
     if run.needs & {"dynamics", "network"}:
-        _, facts, seconds["pretrain"], dynamics = _selection_network(setup, network_id)
+        entries = frozenset(need.partition(".")[2] for need in run.method.needs if need.startswith("dynamics."))
+        _, facts, seconds["pretrain"], dynamics = _selection_network(setup, network_id, entries)
         fields |= {"dynamics": dynamics} if "dynamics" in run.needs else {}
     return Signals(labels=labels, scale=_scale(run, labels), **fields), seconds, facts
 
@@ -262,8 +264,13 @@ def _take(setup: Setup, network_id: NetworkId, validation: bool) -> dict:
     }
 
 
-def _selection_network(setup: Setup, network_id: NetworkId) -> tuple[nn.Module, dict, float, dict | None]:
-    """Return a network to take signals from, facts for the record, the seconds its training took, and its dynamics."""
+def _selection_network(
+    setup: Setup, network_id: NetworkId, entries: frozenset[str] = frozenset()
+) -> tuple[nn.Module, dict, float, dict | None]:
+    """Return a network to take signals from, facts for the record, the seconds its training took, and its dynamics.
+
+    entries: of the dynamics that are wanted; a network kept by earlier code, which lacks one, is trained anew.
+    """
     settings, number = setup.settings, network_id.initialisation
     network = setup.fresh_network(settings.model, network_id.seed, _purpose(network_id))
     if settings.pretrained is not None and number is None:
@@ -273,7 +280,10 @@ def _selection_network(setup: Setup, network_id: NetworkId) -> tuple[nn.Module, 
     path = settings.cache_path / "networks" / f"{key}.pt"
     with lock_of(path):
         kept = cached(path)
-        if kept is not None:
+        lacking = [] if kept is None else sorted(entries - kept["dynamics"].keys())
+        if lacking:
+            warnings.warn(f"the cached network was kept without its {lacking[0]}; it is trained anew", stacklevel=2)
+        elif kept is not None:
             network.load_state_dict(kept["state"])
             setup.checkpoint(key).unlink(missing_ok=True)  # of a process that died between the two
             return network, kept["facts"], kept["seconds"], kept["dynamics"]

@@ -40,12 +40,11 @@ class Selection:
         """
         everything = run.method.ignores_budget
         fraction = 1.0 if everything else run.fraction
-        head_size = setup.head_size if run.needs else (0, 0)
         reduction = Reduction(
             fraction=run.budget / len(setup.part(run)[0]) if fraction is None else fraction,
             budget=None if everything else run.budget,
             balance=setup.settings.balance,
-            options=run.method.resolved(*head_size, run.options),
+            options=run.method.recorded(*_head_size(setup, run), run.options),
             network=pretrained.selection_configuration(setup, run),
             sharing=_evenness(setup, run),
         )
@@ -103,6 +102,11 @@ class Selection:
         return Exemplars(reduced.split, reduced.weights, torch.from_numpy(subset.indices), seconds)
 
 
+def _head_size(setup: Setup, run: Run) -> tuple[int, int]:
+    """Return outputs and inputs of the last layer that the method reads, (0, 0) if it reads none."""
+    return setup.head_size if run.needs else (0, 0)
+
+
 def _reduced(setup: Setup, subset: Subset) -> Reduced:
     split: Split = setup.dataset.train.take(torch.from_numpy(subset.indices))
     return Reduced(split, None if subset.weights is None else torch.from_numpy(subset.weights))
@@ -147,7 +151,7 @@ def subset_of(
     signals, seconds, facts = pretrained.signals_of(setup, run)
     log = log or record_path(setup, config).with_suffix(".jsonl")
     context = pretrained.context_of(setup, run, selection_key(config), log) if run.method.needs_context else None
-    subset, seconds["select"] = select(setup, run, signals, context, config)
+    subset, seconds["select"] = select(setup, run, signals, context)
     return subset, seconds, facts
 
 
@@ -201,12 +205,14 @@ def _recorded_subsets(setup: Setup, config: dict) -> Iterator[tuple[dict, Subset
                 continue  # absent or damaged: selected anew
 
 
-def select(setup: Setup, run: Run, signals: Signals, context: Context | None, config: dict) -> tuple[Subset, float]:
+def select(setup: Setup, run: Run, signals: Signals, context: Context | None) -> tuple[Subset, float]:
     """Return the subset, with indices into the whole training set, validation samples counted, and the seconds.
 
     These include what was spent before a selection that is resumed was interrupted.
     """
-    determining = {"balanced": setup.settings.balance, "seed": run.seed, **config["options"]}
+    # In full: a configuration leaves some options out.
+    options = run.method.resolved(*_head_size(setup, run), run.options)
+    determining = {"balanced": setup.settings.balance, "seed": run.seed, **options}
     earlier: list[float] = []
     if context is not None:
         context = replace(context, took=earlier.append)

@@ -26,8 +26,8 @@ def load_signals(path: Path) -> Signals:
     """Read signals from a .npz file with arrays named as the fields of `Signals`.
 
     features (n, d), logits (n, C) and labels (n,), of which a method may need some only; scale (n,) of gradients;
-    correctness, margin and error_norm (E, n) of the dynamics; validation_features, validation_logits,
-    validation_labels and validation_scale; bias, false for a last layer without one.
+    correctness, margin, error_norm and probability_margin (E, n) of the dynamics; validation_features,
+    validation_logits, validation_labels and validation_scale; bias, false for a last layer without one.
     Raises UserError that names what is wrong.
     """
     path = Path(path)

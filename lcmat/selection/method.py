@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -59,6 +59,8 @@ class Method:
     ignores_budget: whether it takes all samples whatever the budget.
     chooses_size: whether the budget is only where it starts, and how many samples it takes is part of its answer.
     needs_under: called with the options given, returns what it needs under these, in place of `needs`.
+    unrecorded: values of options that a configuration leaves out, so that it is that of the records made before there
+    was such an option.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Method:
     ignores_budget: bool = False
     chooses_size: bool = False
     needs_under: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
+    unrecorded: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def under(self, options: Mapping[str, object]) -> Method:
         """Return the method as it is under these options, all of its needs named."""
@@ -103,3 +106,8 @@ class Method:
         usual = self.options
         options = like_defaults(checked_options(self.name, usual, options), usual)
         return options if self.resolve is None else self.resolve(classes, features, **options)
+
+    def recorded(self, classes: int, features: int, options: Mapping[str, object]) -> dict[str, object]:
+        """Return all options as a configuration says them: as `resolved` does, without those that are `unrecorded`."""
+        known = self.resolved(classes, features, options)
+        return {k: v for k, v in known.items() if k not in self.unrecorded or v != self.unrecorded[k]}

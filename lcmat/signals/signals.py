@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcmat.errors import UserError
 
-DYNAMICS = ("correctness", "margin", "error_norm")
+DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,8 @@ class Signals:
     features: (n, d) inputs of the last linear layer.
     logits: (n, C) its outputs, before softmax.
     labels: (n,) integers in [0, C).
-    dynamics: per-epoch records of pretraining, a mapping with `correctness`, `margin` and `error_norm`, each (E, n).
+    dynamics: per-epoch records of pretraining, each (E, n): a mapping with some of `correctness`, `margin` (of logits),
+    `error_norm` ‖p − onehot(y)‖₂ and `probability_margin`.
     validation: the signals of a held-out split, under the same network.
     initialisations: signals of the same samples, in the same order, under several networks.
     bias: whether the last layer has one; without it gradients have a dimension less for each class.

@@ -19,6 +19,7 @@ from lcmat.last_layer import gradient_factors
 from methods import get
 from tests import oracles
 from tests.every_method import (
+    DYNAMICS,
     METHODS,
     FullProblem,
     LinearNet,
@@ -459,7 +460,7 @@ def test_a_subset_survives_its_file(method: str, balanced: bool, tmp_path: Path)
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("field", ["features", "logits", "margin", "error_norm", "correctness"])
+@pytest.mark.parametrize("field", ["features", "logits", *DYNAMICS])
 def test_values_that_are_not_finite_are_refused(field: str, dtype: type, value: float) -> None:
     problem = make([8, 6])
     array = getattr(problem, field).astype(dtype)
@@ -553,7 +554,7 @@ def test_an_empty_validation_split_is_refused(method: str, balanced: bool) -> No
 @both
 def test_dynamics_of_no_epoch_are_refused(method: str, balanced: bool) -> None:
     problem = make([8, 6])
-    none = {name: getattr(problem, name)[:0] for name in ("correctness", "margin", "error_norm")}
+    none = {name: getattr(problem, name)[:0] for name in DYNAMICS}
     with pytest.raises(UserError, match="dynamics"):
         chosen(method, problem, problem.signals_as(dynamics=none), fraction=0.3, balanced=balanced)
 

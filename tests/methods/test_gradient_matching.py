@@ -1,5 +1,6 @@
 """GradMatch and Glister, both with and without validation, against slow oracles of full per-sample gradients."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from scipy.optimize import nnls
 
 from lcmat import Signals, UserError
 from lcmat.selection.matching_pursuit import NonNegativeFit, matching_pursuit, products
-from methods import select
+from methods import get, select
 from methods.glister import target_gradient
 from tests import oracles
 from tests.problems import BALANCED, HEAD, Problem, digits, groups_of, random_problem, sure
@@ -390,37 +391,38 @@ def moved_gradient(aim: Problem, step: np.ndarray) -> np.ndarray:
     return oracles.gradients(aim.features, logits, aim.labels).mean(axis=0)
 
 
-def replay_glister(own: Problem, aim: Problem, picks: np.ndarray, eta: float, blocks: int) -> int:
+def replay_glister(own: Problem, aim: Problem, picks: np.ndarray, eta: float, blocks: int, mean: bool) -> int:
     """Assert that the picks come in blocks of the highest gains, highest first; how many ties there were."""
     g = oracles.gradients(*own.arrays)
-    step, left, tied = np.zeros((own.logits.shape[1], own.features.shape[1] + 1)), np.ones(len(g), dtype=bool), 0
+    shape, left, tied = (own.logits.shape[1], own.features.shape[1] + 1), np.ones(len(g), dtype=bool), 0
     for block in np.array_split(picks, blocks):
         if not len(block):
             continue  # more blocks than picks
-        gain = g @ moved_gradient(aim, step)
+        before = g[~left]
+        along = before.sum(axis=0) / (max(1, len(before)) if mean else 1)
+        gain = g @ moved_gradient(aim, -eta * along.reshape(shape))
         tie = TIE * np.abs(gain).max()
         assert (np.diff(gain[block]) <= tie).all(), "a block is not in the order of its gains"
         left[block] = False
         assert not left.any() or gain[block].min() >= gain[left].max() - tie, "a higher gain was left out"
         ordered = np.sort(gain[left | np.isin(np.arange(len(g)), block)])[::-1][: len(block) + 1]
         tied += (-np.diff(ordered) <= tie).sum()
-        step -= eta * g[block].sum(axis=0).reshape(step.shape)
     return tied
 
 
 def check_glister(
-    problem: Problem, validation: Problem | None, balanced: bool, fraction: float, **options: float
+    problem: Problem, validation: Problem | None, balanced: bool, fraction: float, **options: object
 ) -> None:
     signals = problem.signals if validation is None else with_validation(problem, validation)
     method = "Glister" if validation is None else "Glister-Val"
     subset = select(signals, method, fraction=fraction, balanced=balanced, **options)
     assert subset.weights is None
+    how = {"eta": options.get("eta", 0.1), "blocks": options.get("blocks", 20), "mean": options.get("step") != "sum"}
     done = 0
     for members, own, aim in pairs_of(problem, problem if validation is None else validation, balanced):
         picks = np.searchsorted(members, subset.indices[np.isin(subset.indices, members)])
         assert len(picks) == oracles.class_budget(len(members), fraction)
-        tied = replay_glister(own, aim, picks, options.get("eta", 0.1), options.get("blocks", 20))
-        assert tied == 0, "random numbers do not tie: all of the order is decided"
+        assert replay_glister(own, aim, picks, **how) == 0, "random numbers do not tie: all of the order is decided"
         done += len(picks)
     assert done == len(subset)
 
@@ -434,8 +436,13 @@ def test_glister(seed: int, fraction: float, balanced: bool) -> None:
 
 @BALANCED
 @pytest.mark.parametrize(
-    "options", [{"eta": 0.01}, {"eta": 1.0}, {"blocks": 1}, {"blocks": 7}, {"blocks": 1000}], ids=str
-)
+    "options",
+    [
+        {"eta": 0.01}, {"eta": 1.0}, {"blocks": 1}, {"blocks": 7}, {"blocks": 1000},
+        {"step": "sum"}, {"step": "sum", "eta": 0.01}, {"step": "mean", "blocks": 3},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_glister_with_other_options(options: dict[str, float], balanced: bool) -> None:
     check_glister(random_problem(1, 150, 4, 3), None, balanced, 0.4, **options)
 
@@ -443,7 +450,8 @@ def test_glister_with_other_options(options: dict[str, float], balanced: bool) -
 @BALANCED
 @pytest.mark.parametrize("fraction", [0.05, 0.5])
 def test_glister_val(fraction: float, balanced: bool) -> None:
-    check_glister(random_problem(1, 150, 4, 3), random_problem(2, 40, 4, 3), balanced, fraction)
+    for step in ("mean", "sum"):
+        check_glister(random_problem(1, 150, 4, 3), random_problem(2, 40, 4, 3), balanced, fraction, step=step)
 
 
 @BALANCED
@@ -461,7 +469,7 @@ def test_the_target_gradient_is_taken_anew() -> None:
     by_default = select(signals, "Glister", fraction=0.4)
     same = select(signals, "Glister", fraction=0.4, eta=0.1, blocks=20)
     assert by_default.indices.tolist() == same.indices.tolist()
-    for options in ({"blocks": 1}, {"blocks": 21}, {"eta": 0.2}):
+    for options in ({"blocks": 1}, {"blocks": 7}, {"eta": 1.0}, {"step": "sum"}):
         other = select(signals, "Glister", fraction=0.4, **options)
         assert by_default.indices.tolist() != other.indices.tolist()
 
@@ -478,6 +486,39 @@ def test_glister_takes_the_first_of_equals() -> None:
 def test_glister_where_all_predictions_are_sure(balanced: bool) -> None:
     """p of the label rounds to one, but 1 − p does not round to zero, and ranks the samples."""
     check_glister(sure(40, 60, False), None, balanced, 0.5)
+
+
+def doubtful_class() -> Problem:
+    """One class of 400 under a network that is often wrong about it: the sum of few gradients outweighs the layer."""
+    problem = random_problem(5, 400, 8, 4)
+    return Problem(problem.features, problem.logits, np.zeros(400, dtype=np.int64))
+
+
+def test_sum_drives_the_target_to_nothing_and_says_so() -> None:
+    """By the definition: at the last of twenty blocks the class's own gradient is below a millionth of what it was."""
+    problem = doubtful_class()
+    with pytest.warns(UserWarning, match=r"Glister: the target's gradient has vanished.*step=mean"):
+        picks = select(problem.signals, "Glister", fraction=0.5, step="sum").indices
+    g = oracles.gradients(*problem.arrays)
+    along = g[picks[: 19 * len(picks) // 20]].sum(axis=0).reshape(4, -1)
+    at_first, later = (np.linalg.norm(moved_gradient(problem, step)) for step in (0 * along, -0.1 * along))
+    assert later < 1e-6 * at_first
+
+
+@pytest.mark.parametrize("options", [{}, {"step": "sum", "blocks": 1}], ids=str)
+def test_mean_leaves_the_target_and_says_nothing(options: dict[str, object]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        select(doubtful_class().signals, "Glister", fraction=0.5, **options)
+
+
+def test_sum_is_what_records_without_the_option_are_of() -> None:
+    """So the configuration of a run with step=sum is theirs, and that of one with the mean says so."""
+    for name in ("Glister", "Glister-Val"):
+        method = get(name)
+        assert method.recorded(4, 8, {"step": "sum"}) == {"eta": 0.1, "blocks": 20}
+        assert method.recorded(4, 8, {}) == {"eta": 0.1, "blocks": 20, "step": "mean"}
+        assert method.resolved(4, 8, {"step": "sum"})["step"] == "sum"
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -515,6 +556,7 @@ def test_picks_for_smaller_fractions_are_selected_anew(method: str) -> None:
         *(("GradMatch", "regularisation", value) for value in (-1e-9, -1, float("nan"), float("inf"))),
         *(("Glister", "eta", value) for value in (0, -0.1, float("nan"), float("inf"))),
         *(("Glister", "blocks", value) for value in (0, -1, 2.5)),
+        *(("Glister", "step", value) for value in ("median", 1)),
         ("GradMatch", "eta", 1),
         ("Glister", "regularisation", 1),
     ],

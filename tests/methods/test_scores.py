@@ -411,7 +411,7 @@ def test_ccs_of_random_margins(
     labels = random_problem(seed, n=400).labels
     # Skewed, so that bins of equal width are far from equally full, and of both signs.
     margin = rng.lognormal(0, 0.7, size=400) - 1.5 + 0.2 * rng.normal(size=(5, 400))
-    signals = Signals(labels=labels, dynamics={"margin": margin})
+    signals = Signals(labels=labels, dynamics={"probability_margin": margin})
     options = {} if beta is None else {"beta": float(beta), "bins": bins}
     subset = select(signals, "CCS", fraction=fraction, balanced=balanced, seed=seed, **options)
     assert not subset.nested
@@ -427,7 +427,7 @@ def test_ccs_by_hand() -> None:
     Six wanted: both of the small bin and four of the large one.
     """
     margin = np.array([[-9, 0.1, 8.0, 0.2, -8, 0.3, 10.0, 0.4, -7, 0.0]])
-    signals = Signals(labels=np.zeros(10, dtype=np.int64), dynamics={"margin": margin})
+    signals = Signals(labels=np.zeros(10, dtype=np.int64), dynamics={"probability_margin": margin})
     for seed in range(10):
         assert (
             {2, 6} < set(select(signals, "CCS", budget=6, bins=2, seed=seed).indices.tolist()) < {1, 2, 3, 5, 6, 7, 9}
@@ -440,23 +440,46 @@ def test_ccs_by_hand() -> None:
 def test_ccs_averages_the_margin_over_epochs() -> None:
     """Sample 0 is the hardest at the end, sample 1 on average."""
     margin = np.array([[9.0, -9, 1, 2], [9, -9, 1, 2], [-1, 0, 1, 2]])
-    signals = Signals(labels=np.zeros(4, dtype=np.int64), dynamics={"margin": margin})
+    signals = Signals(labels=np.zeros(4, dtype=np.int64), dynamics={"probability_margin": margin})
     assert set(select(signals, "CCS", budget=3, beta=0.25).indices.tolist()) == {0, 2, 3}
 
 
 def test_ccs_draws_by_the_seed() -> None:
     """In a single bin each sample has the same chance, here 1 in 4; 5 standard deviations are 44 of 400 draws."""
     margin = np.random.default_rng(0).normal(size=(1, 20))
-    signals = Signals(labels=np.zeros(20, dtype=np.int64), dynamics={"margin": margin})
+    signals = Signals(labels=np.zeros(20, dtype=np.int64), dynamics={"probability_margin": margin})
     picks = [select(signals, "CCS", budget=5, beta=0, bins=1, seed=seed).indices for seed in range(400)]
     again = select(signals, "CCS", budget=5, beta=0, bins=1, seed=7).indices
     assert picks[7].tolist() == again.tolist()
     assert (abs(np.bincount(np.concatenate(picks), minlength=20) - 100) < 44).all()
 
 
+@pytest.mark.parametrize(
+    ("options", "entry"),
+    [({}, "probability_margin"), ({"margin": "probability"}, "probability_margin"), ({"margin": "logit"}, "margin")],
+    ids=str,
+)
+def test_ccs_reads_the_margin_it_is_told_and_no_other(options: dict[str, str], entry: str) -> None:
+    """Of the two margins one is made so that other samples are the hardest under it."""
+    rng, labels = np.random.default_rng(0), np.zeros(60, dtype=np.int64)
+    margins = {name: rng.normal(size=(3, 60)) for name in ("margin", "probability_margin")}
+    subset = select(Signals(labels=labels, dynamics=margins), "CCS", budget=42, **options)
+    check_ccs(margins[entry].mean(axis=0), subset.indices, np.arange(60), Fraction(3, 10), 50)
+    alone = select(Signals(labels=labels, dynamics={entry: margins[entry]}), "CCS", budget=42, **options)
+    assert alone.indices.tolist() == subset.indices.tolist()
+    hardest = set(np.argsort(margins[entry].mean(axis=0))[:18].tolist())
+    assert not hardest & set(subset.indices.tolist())
+
+
+def test_ccs_of_logits_is_what_records_without_the_option_are_of() -> None:
+    """So the configuration of a run with margin=logit is theirs, and that of one with probabilities says so."""
+    assert get("CCS").recorded(0, 0, {"margin": "logit"}) == {"beta": 0.3, "bins": 50}
+    assert get("CCS").recorded(0, 0, {}) == {"beta": 0.3, "bins": 50, "margin": "probability"}
+
+
 def test_ccs_of_equal_margins() -> None:
     """All in one bin of no width."""
-    signals = Signals(labels=np.zeros(10, dtype=np.int64), dynamics={"margin": np.ones((3, 10))})
+    signals = Signals(labels=np.zeros(10, dtype=np.int64), dynamics={"probability_margin": np.ones((3, 10))})
     assert len(set(select(signals, "CCS", fraction=0.5).indices.tolist())) == 5
 
 
@@ -576,7 +599,7 @@ def complete(seed: int) -> Signals:
         labels=problem.labels,
         dynamics={
             "correctness": random_history(seed),
-            "margin": np.random.default_rng(seed).normal(size=(7, len(problem.labels))),
+            "probability_margin": np.random.default_rng(seed).normal(size=(7, len(problem.labels))),
         },
         initialisations=[one.signals(problem.labels) for one in random_networks(seed, problem.features, 4)],
     )
@@ -610,7 +633,7 @@ def test_missing_signals_are_named(name: str, missing: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "other", "missing"), [
-    ("Forgetting", "margin", "correctness"), ("CCS", "correctness", "margin"),
+    ("Forgetting", "margin", "correctness"), ("CCS", "margin", "probability_margin"),
 ])  # fmt: skip
 def test_missing_entries_of_the_dynamics_are_named(name: str, other: str, missing: str) -> None:
     signals = Signals(labels=np.repeat([0, 1], 5), dynamics={other: np.ones((3, 10))})
@@ -625,6 +648,7 @@ def test_missing_entries_of_the_dynamics_are_named(name: str, other: str, missin
         ("CCS", {"beta": -0.1}),
         ("CCS", {"beta": float("nan")}),
         ("CCS", {"bins": 0}),
+        ("CCS", {"margin": "loss"}),
         ("CCS", {"bins": 2.5}),
         ("CAL", {"neighbours": 0}),
         ("CAL", {"neighbours": 1.5}),

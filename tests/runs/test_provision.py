@@ -106,7 +106,7 @@ def test_methods_get_what_they_need_and_no_more(bench: Callable) -> None:
     assert given["Herding"].features is not None
     assert given["Herding"].logits is None
     assert given["CCS"].features is None
-    assert given["CCS"].dynamics["margin"].shape == (3, 1297)
+    assert given["CCS"].dynamics["probability_margin"].shape == (3, 1297)
     assert given["CCS"].dynamics["correctness"].dtype == torch.bool
     assert len(given["GraNd"].initialisations) == 3
     assert given["GraNd"].dynamics is given["GraNd"].validation is None
@@ -240,7 +240,7 @@ def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypa
 
 def arguments(bench: Setup, run: Run) -> tuple:
     signals, _, _ = pretrained.signals_of(bench, run)
-    return run, signals, pretrained.context_of(bench, run, "key"), Selection().configuration(bench, run)
+    return run, signals, pretrained.context_of(bench, run, "key")
 
 
 def test_options_reach_their_method(bench: Callable) -> None:
@@ -253,6 +253,36 @@ def test_options_reach_their_method(bench: Callable) -> None:
     for wrong, message in (("bta", "did you mean beta"), ("CCS.damping", "no such option"), ("Glister.eta", "none of")):
         with pytest.raises(UserError, match=message):
             check_options(chosen, [wrong])
+
+
+def test_an_option_that_the_configuration_leaves_out_reaches_its_method(bench: Callable) -> None:
+    """The sum of Glister's gradients, which records before the option are of: another subset, under their name."""
+    own, given, picks = bench(overwrite=True), {}, {}
+    for step in ("sum", "mean"):
+        glister = run("Glister", {"step": step}, fraction=0.3)
+        given[step] = Selection().configuration(own, glister)["options"]
+        picks[step] = selection.select_to_files(own, glister)[0].indices.tolist()
+        signals = pretrained.signals_of(own, glister)[0]
+        expected = methods.select(signals, "Glister", fraction=0.3, step=step).indices
+        assert picks[step] == expected.tolist()
+    assert given == {"sum": {"eta": 0.1, "blocks": 20}, "mean": {"eta": 0.1, "blocks": 20, "step": "mean"}}
+    assert picks["sum"] != picks["mean"]
+
+
+def test_a_network_kept_without_the_margin_that_is_needed_is_trained_anew(bench: Callable, tmp_path: Path) -> None:
+    """A cache of earlier code: it serves whatever it can, and is neither misread nor fatal."""
+    own = bench(cache_path=tmp_path / "cache")
+    expected = pretrained.signals_of(own, run("CCS"))[0].dynamics
+    path = next((tmp_path / "cache" / "networks").glob("*.pt"))
+    kept = torch.load(path, weights_only=True)
+    del kept["dynamics"]["probability_margin"]
+    kept["dynamics"]["correctness"][:] = True  # to see what is read
+    torch.save(kept, path)
+    assert pretrained.signals_of(own, run("Forgetting"))[0].dynamics["correctness"].all()
+    with pytest.warns(UserWarning, match=r"kept without its probability_margin.*anew"):
+        anew = pretrained.signals_of(own, run("CCS"))[0].dynamics
+    assert all(torch.equal(anew[name], expected[name]) for name in expected)
+    assert "probability_margin" in torch.load(path, weights_only=True)["dynamics"]
 
 
 def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

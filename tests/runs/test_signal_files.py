@@ -55,7 +55,7 @@ def test_other_settings_have_other_files(tmp_path: Path) -> None:
 def test_dynamics_and_validation_are_read(tmp_path: Path) -> None:
     other = random_problem(1, 30, 5, 3).signals
     more = {f"validation_{name}": getattr(other, name).numpy() for name in ("features", "logits", "labels")}
-    file = saved(tmp_path / "mine.npz", margin=np.random.default_rng(0).normal(size=(4, 60)), **more)
+    file = saved(tmp_path / "mine.npz", probability_margin=np.random.default_rng(0).normal(size=(4, 60)), **more)
     words = ["--signals", str(file), "--selection", "CCS", "Glister-Val", "--save_path", str(tmp_path / "out")]
     assert call(*words) == 0
     assert len(list((tmp_path / "out").rglob("*.txt"))) == 2

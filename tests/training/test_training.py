@@ -127,6 +127,18 @@ def test_foreign_checkpoint_is_refused(digits: Dataset, compute: Compute, tmp_pa
         train(small(), digits.train, QUICK, compute, seed=1, checkpoint=checkpoint, resume=True)
 
 
+def test_checkpoint_without_some_of_the_dynamics_is_refused(digits: Dataset, compute: Compute, tmp_path: Path) -> None:
+    """As earlier code left it: half of a margin would be as good as none."""
+    checkpoint = tmp_path / "run.pt"
+    how = {"seed": 1, "record_dynamics": True, "checkpoint": checkpoint}
+    train(small(), digits.train, replace(QUICK, epochs=2), compute, checkpoint_seconds=0, **how)
+    kept = torch.load(checkpoint, weights_only=True)
+    del kept["history"]["dynamics"]["probability_margin"]
+    torch.save(kept, checkpoint)
+    with pytest.raises(UserError, match="does not fit this run"):
+        train(small(), digits.train, replace(QUICK, epochs=2), compute, resume=True, **how)
+
+
 def test_loss_is_weighted() -> None:
     logits, labels = torch.randn(6, 4, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
     weights = torch.tensor([0.0, 2.0, 1.0, 1.0, 0.5, 1.5], dtype=torch.float64)
@@ -245,7 +257,10 @@ def test_dynamics_are_those_of_the_logits_of_each_batch(digits: Dataset, compute
             others = torch.cat([z[:y], z[y + 1 :]])
             assert bool(dynamics["correctness"][epoch, i]) == bool(z[y] > others.max())
             torch.testing.assert_close(dynamics["margin"][epoch, i], z[y] - others.max())
-            error = torch.softmax(z, 0) - F.one_hot(torch.tensor(y), 10)
+            p = torch.softmax(z, 0)
+            best_other = max(float(p[c]) for c in range(10) if c != y)
+            assert float(dynamics["probability_margin"][epoch, i]) == pytest.approx(float(p[y]) - best_other, abs=1e-6)
+            error = p - F.one_hot(torch.tensor(y), 10)
             torch.testing.assert_close(dynamics["error_norm"][epoch, i], error.square().sum().sqrt())
 
 

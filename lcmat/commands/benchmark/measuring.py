@@ -40,7 +40,7 @@ def synthetic_signals(samples: int, features: int, classes: int, seed: int = 0) 
     main = outputs(samples)
     dynamics = {
         "correctness": torch.rand(10, samples, generator=draw) < 0.9,
-        "margin": torch.randn(10, samples, generator=draw) + 3,
+        "probability_margin": (torch.randn(10, samples, generator=draw) + 3).tanh(),
     }
     several = [
         Signals(main.features, main.logits + torch.randn(main.logits.shape, generator=draw), main.labels)
