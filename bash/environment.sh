@@ -1,11 +1,13 @@
 # Sourced by the scripts of this folder. Sets $root (the project) and $python (an interpreter with the requirements).
 # The virtual environment .venv is made when it is missing; requirements are installed when they are missing or changed.
 # Usage: source environment.sh requirements.txt [requirements-dev.txt]
+# LCMAT_PYTHON=/path/to/python in the environment: that interpreter, which has the requirements already; nothing is installed.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python="$root/.venv/bin/python"
 
 prepare_environment() {
+    if [ -n "${LCMAT_PYTHON:-}" ]; then python="$LCMAT_PYTHON" && return 0; fi
     local stamp="$root/.venv/.installed" wanted candidate requirement arguments=()
     for requirement in "$@"; do arguments+=(-r "$root/$requirement"); done
     # Development tools are a superset: what was installed for the tests also serves the main job.

@@ -220,13 +220,19 @@ def by_network(records: list[dict]) -> list[list[dict]]:
 def network_of(record: dict) -> str:
     """Return what determines the record's selection network but for the seed; "" if its method reads none."""
     network = record["config"].get("selection_network") or {}
-    own = {k: v for k, v in network.items() if k not in ("seed", "initialisations", "training")}
+    own = {k: v for k, v in network.items() if k not in ("seed", "initialisations", "training", *HOW_TAKEN)}
     return json.dumps(own, sort_keys=True) if own else ""
 
 
+# Of a configuration's selection network: how signals were taken from it, which makes another row, not another table.
+HOW_TAKEN = ("signals_mode", "gradient_scale", "signals_batch")
+
+
 def _choices(record: dict) -> str:
-    """Return the options of the record's method, and how many networks of its own it trained for how long."""
+    """Return the options of the record's method, how its signals were taken, and what networks it trained itself."""
     options = dict(record["config"].get("options", {}))
+    network = record["config"].get("selection_network") or {}
+    options |= {name: network[name] for name in HOW_TAKEN if name in network}
     if "per_class" in record["config"]:  # others of this size were shared out in proportion to the classes
         options |= {"of each class": record["config"]["per_class"]}
     several = (record["config"].get("selection_network") or {}).get("initialisations")
@@ -278,21 +284,27 @@ def options_by_fraction(records: Iterable[dict]) -> dict[str, dict[float, set[st
     return found
 
 
-def are_several(by_fraction: dict[float, set[str]]) -> bool:
-    """Tell whether a method ran with several sets of options at one fraction, so that it needs several rows."""
-    return any(len(sets) > 1 for sets in by_fraction.values())
+def varied(by_fraction: dict[float, set[str]]) -> list[str]:
+    """Return the options that tell a method's rows apart: those that differ between its sets at one fraction."""
+    names: dict[str, None] = {}
+    for sets in by_fraction.values():
+        several = [json.loads(options) for options in sorted(sets)]
+        for name in dict.fromkeys(name for options in several for name in options):
+            if len({json.dumps(options.get(name)) for options in several}) > 1:
+                names[name] = None
+    return list(names)
 
 
 def row_names(records: list[dict]) -> list[str]:
-    """Return the name of each record's row, among these records."""
-    several = {method: are_several(sets) for method, sets in options_by_fraction(records).items()}
-    return [row_name(record, several[record["selection"]]) for record in records]
+    """Return the name of each record's row, among these records: its method, with the options that tell rows apart."""
+    differing = {method: varied(sets) for method, sets in options_by_fraction(records).items()}
+    return [_row_name(record, differing[record["selection"]]) for record in records]
 
 
-def row_name(record: dict, several: bool) -> str:
-    """Return the name of a record's row: its method, with its options where the method has several sets of them."""
-    options = _named(json.loads(_choices(record))) if several else ""
-    return f"{record['selection']} ({options})" if options else record["selection"]
+def _row_name(record: dict, differing: list[str]) -> str:
+    options = json.loads(_choices(record))
+    said = _named({name: options[name] for name in differing if name in options})
+    return f"{record['selection']} ({said})" if said else record["selection"]
 
 
 def _named(options: dict) -> str:
@@ -336,18 +348,17 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
 
 
 def options_said(name: str, by_fraction: dict[float, set[str]]) -> str:
-    """Say a method's options, and for each fraction those that differ; nothing if its rows say them, or it has none."""
-    if are_several(by_fraction):
-        return ""
+    """Say a method's options, and for each fraction those that depend on it; nothing of those that its rows say."""
+    several = varied(by_fraction)
     sets = {fraction: json.loads(next(iter(options))) for fraction, options in sorted(by_fraction.items())}
-    names = list(dict.fromkeys(option for options in sets.values() for option in options))
+    names = [n for n in dict.fromkeys(option for options in sets.values() for option in options) if n not in several]
     if not names:
         return ""
-    varied = [option for option in names if len({json.dumps(options.get(option)) for options in sets.values()}) > 1]
+    changing = [option for option in names if len({json.dumps(options.get(option)) for options in sets.values()}) > 1]
     first = next(iter(sets.values()))
-    said = [_named({option: first[option] for option in names if option not in varied})]
-    for fraction, options in sets.items() if varied else ():
-        said.append(f"{_named({option: options.get(option) for option in varied})} at {100 * fraction:.4g}%")
+    said = [_named({option: first[option] for option in names if option not in changing and option in first})]
+    for fraction, options in sets.items() if changing else ():
+        said.append(f"{_named({option: options.get(option) for option in changing})} at {100 * fraction:.4g}%")
     return f"{name}: {', '.join(filter(None, said))}"
 
 
