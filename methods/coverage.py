@@ -3,10 +3,12 @@
 import torch
 
 from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.distances.released import Nearby, preconditioned_in_float32
 from lcmat.distances.vectors import VectorDistance, first_of_equals
 from lcmat.errors import UserError
-from lcmat.facility_location.approximate import cover, greedy_options, resolve_greedy
+from lcmat.facility_location.approximate import cover, greedy_options
 from lcmat.facility_location.cover import covered
+from lcmat.facility_location.released import TEN, cover_in_float32, only_exact
 from lcmat.last_layer import gradient_factors, hessian_factors
 from lcmat.selection.method import Method, Picks
 from lcmat.signals.signals import Signals
@@ -22,13 +24,15 @@ def craig(
     greedy: str = "exact",
     rows: int | None = None,
     parts: int | None = None,
+    weights: bool = True,
 ) -> Picks:
     """Choose the medoids of greedy facility location under ‖g_i − g_j‖₂ (Mirzasoleiman et al., ICML 2020, Algorithm 1).
 
-    The weight of a medoid is the number of samples nearest to it, so that weights sum to the number of samples.
+    The weight of a medoid is the number of samples nearest to it, so that weights sum to the number of samples; with
+    `weights` False there are none.
     """
     distance = LossCurvatureDistance(signals, rho=0.0)
-    return covered(cover(distance, budget, generator, greedy, rows, parts), weights=True)
+    return covered(cover(distance, budget, generator, greedy, rows, parts), weights)
 
 
 def adacore(
@@ -41,15 +45,24 @@ def adacore(
     greedy: str = "exact",
     rows: int | None = None,
     parts: int | None = None,
+    float32: bool = False,
+    ten: bool = False,
 ) -> Picks:
     """Choose the medoids under the distance of preconditioned gradients g_i/(λ_i + δ) (Pooladzandi et al., ICML 2022).
 
     δ = `damping` times the mean of λ over samples and dimensions, since λ is zero where a feature is, and nearly zero
     for sure predictions. `mean_curvature` divides by the mean λ̄ of the group in place of each sample's own.
     `weights` adds Craig's weights.
+    As released: no damping, where what is no number counts as a distance of 0; `float32` forms all distances and gains
+    in it; `ten` takes similarities of 10 − D, so that samples farther than 10 from every pick count as at 10.
     """
-    distance = PreconditionedDistance(signals, damping, mean_curvature)
-    return covered(cover(distance, budget, generator, greedy, rows, parts), weights)
+    if float32:
+        found = cover_in_float32(preconditioned_in_float32(signals, damping, mean_curvature), budget, generator, ten)
+    else:
+        distance = PreconditionedDistance(signals, damping, mean_curvature)
+        distance = Nearby(distance, TEN if ten else torch.inf) if ten or not damping else distance
+        found = cover(distance, budget, generator, greedy, rows, parts)
+    return covered(found, weights)
 
 
 class PreconditionedDistance(VectorDistance):
@@ -63,7 +76,9 @@ class PreconditionedDistance(VectorDistance):
         # Where no prediction is unsure to any digit, all of λ is 0, and dividing by any constant serves. Where λ is
         # tiny, it is taken in units of its mean: that scales all distances alike, which then stay finite.
         unit = float(mean.mean())
-        delta, unit = (damping * unit, 1.0) if unit > TINY else (damping, unit) if unit > 0 else (1.0, 1.0)
+        delta, unit = (
+            (damping * unit, 1.0) if unit > TINY or not damping else (damping, unit) if unit > 0 else (1.0, 1.0)
+        )
         scale = 1.0
 
         def form(index: torch.Tensor | slice) -> torch.Tensor:
@@ -78,14 +93,30 @@ class PreconditionedDistance(VectorDistance):
 
 
 def resolve_adacore(
-    classes: int, features: int, damping: float, mean_curvature: bool, weights: bool, **how: object
+    classes: int,
+    features: int,
+    damping: float,
+    mean_curvature: bool,
+    weights: bool,
+    float32: bool,
+    ten: bool,
+    **how: object,
 ) -> dict[str, object]:
-    """Refuse a damping that does not keep the division finite."""
-    if not 0 < damping < float("inf"):
-        raise UserError(f"damping must be above 0 and finite, not {damping}")
+    """Refuse a damping that cannot be, and another greedy in float32."""
+    if not 0 <= damping < float("inf"):
+        raise UserError(f"damping must be above 0 and finite, or 0 for none at all as released, not {damping}")
+    only_exact(float32, how["greedy"])
     options = {"damping": float(damping), "mean_curvature": bool(mean_curvature), "weights": bool(weights)}
-    return options | greedy_options(**how)
+    return {**options, "float32": float32, "ten": ten, **greedy_options(**how)}
 
 
-CRAIG = Method("Craig", craig, resolve=resolve_greedy)
-ADACORE = Method("AdaCore", adacore, resolve=resolve_adacore)
+def resolve_craig(classes: int, features: int, weights: bool, **how: object) -> dict[str, object]:
+    """Refuse what the greedy cannot be told."""
+    return {"weights": weights, **greedy_options(**how)}
+
+
+CRAIG = Method("Craig", craig, resolve=resolve_craig, unrecorded={"weights": True})
+RELEASED = {"damping": 0.0, "float32": True, "ten": True, "signals_mode": "train", "gradient_scale": "batch"}
+ADACORE = Method(
+    "AdaCore", adacore, resolve=resolve_adacore, unrecorded={"float32": False, "ten": False}, released=RELEASED
+)

@@ -3,8 +3,10 @@
 import torch
 
 from lcmat.distances.loss_curvature import LossCurvatureDistance, check_dimensions
+from lcmat.distances.released import Nearby, loss_curvature_in_float32
 from lcmat.facility_location.approximate import cover, greedy_options
 from lcmat.facility_location.cover import covered
+from lcmat.facility_location.released import TEN, cover_in_float32, only_exact
 from lcmat.method_options import check_radius
 from lcmat.selection.method import Method, Picks
 from lcmat.signals.signals import Signals
@@ -20,6 +22,8 @@ def lcmat_s(
     greedy: str = "exact",
     rows: int | None = None,
     parts: int | None = None,
+    float32: bool = False,
+    ten: bool = False,
 ) -> Picks:
     """Choose the medoids of greedy facility location under the distance of Eq. 10.
 
@@ -27,17 +31,27 @@ def lcmat_s(
     layer; 𝒦 holds the K dimensions (default min(100, C(d+1))) where λ varies most within the group. The cost is
     L(S) = Σ_i min_{j∈S} D_ij (Eq. 11). `weights` adds the cluster sizes γ of Algorithm 1, which the paper leaves off.
     `greedy`, `rows` and `parts`: see `lcmat.facility_location.cover`. The exact greedy does not use `generator`.
+    As released: `float32` forms all distances and gains in it, and `ten` takes 10 for the constant c of Eq. 12, so that
+    samples farther than that from every pick count as at 10.
     """
-    distance = LossCurvatureDistance(signals, rho, K)
-    return covered(cover(distance, budget, generator, greedy, rows, parts), weights)
+    if float32:
+        found = cover_in_float32(loss_curvature_in_float32(signals, rho, K), budget, generator, ten)
+    else:
+        distance = LossCurvatureDistance(signals, rho, K)
+        found = cover(Nearby(distance, TEN) if ten else distance, budget, generator, greedy, rows, parts)
+    return covered(found, weights)
 
 
-def resolve(classes: int, features: int, rho: float, K: int | None, weights: bool, **how: object) -> dict[str, object]:
+def resolve(
+    classes: int, features: int, rho: float, K: int | None, weights: bool, float32: bool, ten: bool, **how: object
+) -> dict[str, object]:
     """Fill in K, and refuse a ρ or K that cannot be, before any work is done."""
+    only_exact(float32, how["greedy"])
     rho = check_radius(rho)
     K = check_dimensions(K, classes * (features + 1))
     K = K if rho > 0 else None  # without curvature, K means nothing
-    return {"rho": rho, "K": K, "weights": weights, **greedy_options(**how)}
+    return {"rho": rho, "K": K, "weights": weights, "float32": float32, "ten": ten, **greedy_options(**how)}
 
 
-LCMAT_S = Method("LCMat-S", lcmat_s, resolve=resolve)
+RELEASED = {"rho": 0.02, "float32": True, "ten": True, "signals_mode": "train", "gradient_scale": "batch"}
+LCMAT_S = Method("LCMat-S", lcmat_s, resolve=resolve, unrecorded={"float32": False, "ten": False}, released=RELEASED)

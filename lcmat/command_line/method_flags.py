@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from lcmat.command_line.options import true_or_false
 from lcmat.command_line.released_flags import rho_of
 from lcmat.condensation import Condenser
-from lcmat.errors import UserError, suggest
+from lcmat.errors import UserError, lookup, suggest
 from lcmat.selection import Method
 
 # Flags that are options of whatever method has them; unless given, the method's own default holds.
 FLAGS = ("K", "weights", "greedy", "factor", "backpack", "tolerance", "trials", "init_selection")
+# Flags for every method of selection: whose numerics hold, and how its signals are taken.
+OF_ANY = ("numerics", "signals_mode", "gradient_scale")
+NUMERICS = ("paper", "released")
 
 
 def options_of(args: argparse.Namespace, flags: bool = True) -> dict[str, object]:
@@ -22,7 +25,7 @@ def options_of(args: argparse.Namespace, flags: bool = True) -> dict[str, object
     """
     options: dict[str, object] = {}
     if flags:
-        own = {"rho": rho_of(args), **{name: getattr(args, name) for name in FLAGS}}
+        own = {"rho": rho_of(args), **{name: getattr(args, name) for name in (*FLAGS, *OF_ANY)}}
         options = {name: value for name, value in own.items() if value is not None}
     for item in args.option:
         name, equals, value = item.partition("=")
@@ -42,8 +45,8 @@ def _value(text: str) -> object:
 
 
 def options_for(method: Method | Condenser, given: Mapping[str, object]) -> dict[str, object]:
-    """Return the options given that are the method's own, those by METHOD.NAME over those by NAME."""
-    own = {name: value for name, value in given.items() if name in method.options}
+    """Return the options given that are the method's own or for any, those by METHOD.NAME over those by NAME."""
+    own = {name: value for name, value in given.items() if name in names_of(method)}
     for key, value in given.items():
         owner, _, name = key.rpartition(".")
         if owner.casefold() == method.name.casefold():
@@ -51,13 +54,29 @@ def options_for(method: Method | Condenser, given: Mapping[str, object]) -> dict
     return own
 
 
+def names_of(method: Method | Condenser) -> tuple[str, ...]:
+    """Return the names of all options that a method may be given."""
+    return (*method.options, *(OF_ANY if isinstance(method, Method) else ()))
+
+
+def taken_apart(method: Method, given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the options of a method as it takes them, and how its signals are taken, from those given for it.
+
+    With the released numerics, what they say holds for whatever is not given.
+    """
+    numerics = lookup("numerics", str(given.get("numerics", "paper")), NUMERICS)
+    every = {**(method.released if numerics == "released" else {}), **given}
+    own = {name: value for name, value in every.items() if name not in OF_ANY}
+    return own, {name: str(every[name]) for name in OF_ANY[1:] if name in every}
+
+
 def check_options(methods: Sequence[Method | Condenser], given: Sequence[str]) -> None:
     """Raise UserError for an option given, by NAME or METHOD.NAME, that none of the methods has."""
-    known = [name for method in methods for name in method.options]
+    known = [name for method in methods for name in names_of(method)]
     for key in given:
         owner, _, name = key.rpartition(".")
         owners = [method for method in methods if not owner or method.name.casefold() == owner.casefold()]
         if not owners:
             raise UserError(f"--option {key}: {owner} is none of the methods asked for")
-        if not any(name in method.options for method in owners):
+        if not any(name in names_of(method) for method in owners):
             raise UserError(f"--option {key}: no such option{suggest(name, dict.fromkeys(known))}")

@@ -154,7 +154,7 @@ def _add_selection(group) -> None:
     add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
     add("--rho", action=LastOf, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
-    add("--weights", **SWITCH, help="LCMat, AdaCore: train with cluster sizes as weights (default: False)")
+    add("--weights", **SWITCH, help="train with cluster sizes as weights (default: True of Craig, else False)")
     add(
         "--greedy",
         metavar="HOW",
@@ -166,6 +166,7 @@ def _add_selection(group) -> None:
         metavar="SIZE",
         help="for distances that are kept, as 4GB (default: a quarter of what is free)",
     )
+    add("--numerics", metavar="WHOSE", help="paper, or released: all switches of methods/README.md (default: paper)")
     add("--select_only", default=False, **SWITCH, help="write the chosen indices, and train nothing on them")
     add("--export", metavar="DIR", help="copy the chosen images to this new folder; of one run")
     add("--link", default=False, **SWITCH, help="--export: link to image files in place of copying them")

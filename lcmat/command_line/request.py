@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcmat import data
-from lcmat.command_line.method_flags import check_options, options_for, options_of
+from lcmat.command_line.method_flags import check_options, options_for, options_of, taken_apart
 from lcmat.command_line.registry import Registry
 from lcmat.command_line.released_flags import methods_of, notes
 from lcmat.command_line.settings import settings_of
@@ -137,7 +137,8 @@ def request_of(args: argparse.Namespace, registry: Registry) -> Request:
     check_options(chosen, list(options_of(args, flags=False)))
     for folder in (settings.save_path, settings.cache_path):
         check_writable(folder)
-    wanted = [_wanted(args, method, options_for(method, given), settings) for method in chosen]
+    batch = settings.selection_recipe.batch
+    wanted = [_wanted(args, method, options_for(method, given), batch) for method in chosen]
     steps = Steps(args.steps, args.memory_per_class) if args.protocol == "continual" else None
     ipc = args.ipc if steps is None else [steps.memory_per_class]
     return Request(
@@ -181,17 +182,17 @@ def _expanded(name: str, registry: Registry) -> tuple[str, ...]:
     return registry.methods if name.casefold() == "all" else (name,)
 
 
-def _wanted(
-    args: argparse.Namespace, method: Method | Condenser, options: Mapping[str, object], settings: Settings
-) -> Wanted:
-    method, said = method.under(options), {"signals_mode": args.signals_mode, "gradient_scale": args.gradient_scale}
-    for name, value in said.items():
-        if value is not None and args.signals:
+def _wanted(args: argparse.Namespace, method: Method | Condenser, given: Mapping[str, object], batch: int) -> Wanted:
+    if isinstance(method, Condenser):
+        return Wanted(method.under(given), given, Taking())
+    options, taken = taken_apart(method, given)
+    method = method.under(options)
+    if args.signals:
+        for name in taken.keys() & given.keys():
             raise UserError(f"--{name} says how signals are taken, but those of --signals are taken already")
-    scale = args.gradient_scale if getattr(method, "forms_gradients", False) else None
-    return Wanted(
-        method, options, Taking(args.signals_mode or "eval", scale or "sample", settings.selection_recipe.batch)
-    )
+        return Wanted(method, options, Taking())
+    scale = taken.get("gradient_scale", "sample") if method.forms_gradients else "sample"
+    return Wanted(method, options, Taking(taken.get("signals_mode", "eval"), scale, batch))
 
 
 def _subset(args: argparse.Namespace) -> Method:

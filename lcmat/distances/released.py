@@ -67,9 +67,12 @@ def preconditioned_in_float32(signals: Signals, damping: float, mean_curvature: 
 
 
 def _root(first: Tensor, second: Tensor | int, squares: Tensor) -> Tensor:
-    """Return √(x² + y² − 2xy) with xy = first · second (cossim.py 29-38: `l2_norm_np`)."""
+    """Return √(x² + y² − 2xy) with xy = first · second (cossim.py 29-38: `l2_norm_np`).
+
+    A sample is at 0 from itself, where there it is at what two ways to sum up x² differ by.
+    """
     squared = squares[:, None] + squares - 2 * (first * second)
-    return torch.where(torch.isnan(squared) | (squared < 0), 0, squared).sqrt_()
+    return torch.where(torch.isnan(squared) | (squared < 0), 0, squared).sqrt_().fill_diagonal_(0)
 
 
 def _check_memory(n: int, device: torch.device) -> None:
@@ -98,6 +101,9 @@ class Nearby:
     def among(self, index: Tensor) -> Nearby:
         """Return the distances among the samples at `index`."""
         return Nearby(self.whole.among(index), self.most)
+
+    def lower(self) -> None:
+        """There are no cheap lower bounds."""
 
     def _bounded(self, distances: Tensor) -> Tensor:
         return distances.nan_to_num(nan=0.0, posinf=torch.inf).clamp(max=self.most)

@@ -5,33 +5,44 @@ Lines: github.com/SJShin-AI/LCMat at 3d74891, LCMat_main/deepcore/methods/.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lcmat import seeds
 from lcmat.distances.matrix import Matrix
+from lcmat.errors import UserError
 from lcmat.facility_location.approximate import covering
 from lcmat.facility_location.cover import Cover, check_budget
+from lcmat.facility_location.lazy import NOT_FINITE
 
-# The released similarity is this less the distance; a sample without a pick has similarity 0 (submodular_function.py 36).
+# The released similarity is this less the distance, and starts at 0 (submodular.py 157, submodular_function.py 36).
 TEN = 10.0
 # What one operation in float32 rounds by, as a share of its result; rows of a block of gains.
 ROUNDING, ROWS = 2.0**-24, 512
 
 
-def cover_in_float32(distances: Tensor, budget: int, constant: float | None) -> Cover:
+def only_exact(float32: bool, greedy: object) -> None:
+    """Raise UserError for another greedy in float32 than the exact one."""
+    if float32 and str(greedy).casefold() != "exact":
+        raise UserError(f"float32 is for the exact greedy alone, not for --greedy {greedy}")
+
+
+def cover_in_float32(distances: Tensor, budget: int, generator: torch.Generator, ten: bool) -> Cover:
     """Choose `budget` of n samples by their distances (n, n) in float32, as the released `NaiveGreedy` does.
 
-    constant: the similarity is this less the distance; None: the largest distance. Costs and cluster sizes are those of
-    the distances, in float64; a bound is not known.
+    ten: similarities are 10 − D, else max D − D. Costs and cluster sizes are those of the distances, or of 10 where
+    that is less, in float64; a bound is not known. `generator` is drawn from if n · budget distances are too many.
+    Raises UserError if the largest distance is not finite and no similarity starts at 0.
     """
     check_budget(budget, len(distances))
-    most = distances.max() if constant is None else constant
-    picks = naive_greedy(most - distances, budget)
-    cover = covering(Matrix(distances), picks, seeds.generator(0, "never drawn from"))
+    distances = distances.clamp(max=TEN) if ten else distances
+    most = TEN if ten else float(distances.max())
+    if not math.isfinite(most):
+        raise UserError(NOT_FINITE)
+    cover = covering(Matrix(distances), naive_greedy(most - distances, budget), generator)
     return replace(cover, exact=True)  # its picks are nested
 
 

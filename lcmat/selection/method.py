@@ -61,6 +61,8 @@ class Method:
     needs_under: called with the options given, returns what it needs under these, in place of `needs`.
     unrecorded: values of options that a configuration leaves out, so that it is that of the records made before there
     was such an option.
+    released: what makes it compute as the code released with LCMat does (methods/README.md): options, and how its
+    signals are taken, by the names of `lcmat.signals.Taking.described`.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Method:
     chooses_size: bool = False
     needs_under: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
     unrecorded: Mapping[str, object] = field(default_factory=dict, hash=False)
+    released: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def under(self, options: Mapping[str, object]) -> Method:
         """Return the method as it is under these options, all of its needs named."""

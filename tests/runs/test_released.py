@@ -122,21 +122,65 @@ DEPENDS = {
 }
 
 
+@pytest.fixture
+def configuration(setup: Callable) -> Callable[..., dict[str, object]]:
+    """What determines the run of a command line's only method."""
+
+    def of(*words: str) -> dict[str, object]:
+        request = request_of(options.parse(["--dataset", "digits", "--selection_batch", "60", *words]), REGISTRY)
+        return Selection().configuration(setup(), request.runs(10)[0])
+
+    return of
+
+
 @pytest.mark.parametrize("name", DEPENDS)
-def test_a_configuration_says_what_its_method_reads_and_nothing_of_the_usual(setup: Callable, name: str) -> None:
-    words = ["--dataset", "digits", "--selection", name, "--selection_batch", "60"]
-
-    def configuration(*more: str) -> dict[str, object]:
-        job = request_of(options.parse([*words, *more]), REGISTRY)
-        return Selection().configuration(setup(), job.runs(10)[0])
-
-    usual = configuration()
+def test_a_configuration_says_what_its_method_reads_and_nothing_of_the_usual(
+    configuration: Callable, name: str
+) -> None:
+    usual = configuration("--selection", name)
     assert not {"signals_mode", "gradient_scale", "signals_batch"} & set(usual["selection_network"] or {})
-    assert configuration("--signals_mode", "eval", "--gradient_scale", "sample") == usual
+    assert configuration("--selection", name, "--signals_mode", "eval", "--gradient_scale", "sample") == usual
+    assert configuration("--selection", name, "--numerics", "paper") == usual
     for depends, flag, value in zip(DEPENDS[name], ("signals_mode", "gradient_scale"), ("train", "batch"), strict=True):
-        other = configuration(f"--{flag}", value)
+        other = configuration("--selection", name, f"--{flag}", value)
         network = {**(usual["selection_network"] or {}), flag: value, "signals_batch": 60}
         assert other == ({**usual, "selection_network": network} if depends else usual)
+
+
+def test_released_numerics_set_every_part_and_flags_win(configuration: Callable) -> None:
+    usual = configuration("--selection", "LCMat-S")
+    network = {**usual["selection_network"], "signals_mode": "train", "gradient_scale": "batch", "signals_batch": 60}
+    parts = {"rho": 0.02, "K": 100, "weights": False, "float32": True, "ten": True}
+    released = {**usual, "options": parts, "selection_network": network}
+    assert configuration("--selection", "LCMat-S", "--numerics", "released") == released
+    assert configuration("--selection", "LCMat-S", "--option", "LCMat-S.numerics=released") == released
+    by_parts = ["--rho", "0.02", "--signals_mode", "train", "--gradient_scale", "batch"]
+    assert configuration("--selection", "LCMat-S", *by_parts, "--option", "float32=True", "ten=True") == released
+    other = configuration("--selection", "LCMat-S", "--numerics", "released", "--rho", "0.1", "--signals_mode", "eval")
+    assert other["options"] == {**parts, "rho": 0.1}
+    assert other["selection_network"] == {**usual["selection_network"], "gradient_scale": "batch", "signals_batch": 60}
+    adacore = configuration("--selection", "AdaCore", "--numerics", "released")
+    assert adacore["options"]["damping"] == 0
+    assert adacore["selection_network"] == network
+
+
+def test_what_one_method_is_given_another_is_not(configuration: Callable) -> None:
+    words = ["LCMat-S.numerics=released", "AdaCore.signals_mode=train"]
+    both = ["--selection", "Herding", "LCMat-S", "AdaCore", "--option", *words]
+    assert configuration(*both) == configuration("--selection", "Herding")
+    one = request_of(options.parse(["--dataset", "digits", *both]), REGISTRY).runs(10)
+    assert [run.taking.mode for run in one] == ["eval", "train", "train"]
+    assert [run.taking.scale for run in one] == ["sample", "batch", "sample"]
+    assert configuration("--selection", "Uniform", "--numerics", "released") == configuration("--selection", "Uniform")
+
+
+def test_craig_without_weights_is_another_run(configuration: Callable) -> None:
+    usual, without, told = (
+        configuration("--selection", "Craig", *w) for w in ([], ["--weights", "False"], ["--weights"])
+    )
+    assert usual == told
+    assert "weights" not in usual["options"]
+    assert without == {**usual, "options": {"weights": False}}
 
 
 def test_runs_of_the_command_line(tmp_path: Path) -> None:
@@ -155,7 +199,7 @@ def test_bad_words_are_named_and_signals_of_a_file_are_taken_already(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["--dataset", "digits", "--selection", "LCMat-S", "--save_path", tmp_path / "r"]
-    for flag, value in (("signals_mode", "trian"), ("gradient_scale", "bach")):
+    for flag, value in (("signals_mode", "trian"), ("gradient_scale", "bach"), ("numerics", "relased")):
         assert call(*words, f"--{flag}", value) == 2
         assert f"'{value}'; did you mean" in capsys.readouterr().err
     (tmp_path / "s.npz").touch()
