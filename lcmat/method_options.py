@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from numbers import Integral, Real
 
-from lcmat.errors import UserError, suggest
+from lcmat.errors import UserError, shown, suggest
 
 
 def check_radius(rho: float) -> float:
@@ -16,8 +16,30 @@ def check_radius(rho: float) -> float:
     return float(rho)
 
 
+def plain(value: object) -> object:
+    """Return NumPy's and PyTorch's numbers as Python's, and their arrays as lists; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def checked_seed(seed: object) -> int:
+    """Return a seed as an int: draws depend on how it is written. Raises UserError for anything but whole numbers."""
+    seed = plain(seed)
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise UserError(f"the seed must be a whole number, not {shown(seed)}")
+    return int(seed)
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """Return a truth value; raise UserError that names it for anything else, such as "no"."""
+    value = plain(value)
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be true or false, not {shown(value)}")
+    return value
+
+
 def checked_options(owner: str, defaults: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
     """Return the defaults with what is given in their place; raise UserError for unknown names and wrong kinds."""
+    given = {name: plain(value) for name, value in given.items()}
     for name in given:
         if name not in defaults:
             known = suggest(name, defaults) if defaults else "; it has no options"
@@ -38,7 +60,7 @@ def _check_type(name: str, value: object, default: object) -> None:
     kinds = {bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number")}
     kind, words = kinds.get(type(default), (object, ""))
     if not isinstance(value, kind) or (kind is not bool and kind is not object and isinstance(value, bool)):
-        raise UserError(f"{name} must be {words}, not {value!r}")
+        raise UserError(f"{name} must be {words}, not {shown(value)}")
 
 
 def check_numbers(

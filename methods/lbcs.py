@@ -201,7 +201,7 @@ def _other(name: object) -> Method:
     """Return the method whose subset is to be the start."""
     from methods import get  # here, since the package imports this file
 
-    method = get(str(name))
+    method = get(name)
     if method.ignores_budget or method.chooses_size:
         raise UserError(f"LBCS cannot start from {method.name}: it takes the subset of a method with a given size")
     return method

@@ -27,7 +27,7 @@ def check_dimensions(K: int | None, available: int) -> int:
     """Return how many of the Hessian's `available` dimensions to use: at most 100, or K if the user gave it."""
     if K is None:
         return min(100, available)
-    if not isinstance(K, Integral):
+    if not isinstance(K, Integral) or isinstance(K, bool):
         raise UserError(f"K must be an integer, not {K!r}")
     if K < 1:
         raise UserError(f"K must be at least 1, not {K}")

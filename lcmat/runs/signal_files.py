@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from lcmat.signals.signals import DYNAMICS, Signals
 
 MAIN = ("features", "logits", "labels", "scale")
 VALIDATION = tuple(f"validation_{name}" for name in MAIN)
+OF_THE_LAYER = ("bias", "class_names")
 
 
 def load_signals(path: Path) -> Signals:
@@ -27,7 +28,8 @@ def load_signals(path: Path) -> Signals:
 
     features (n, d), logits (n, C) and labels (n,), of which a method may need some only; scale (n,) of gradients;
     correctness, margin, error_norm and probability_margin (E, n) of the dynamics; validation_features,
-    validation_logits, validation_labels and validation_scale; bias, false for a last layer without one.
+    validation_logits, validation_labels and validation_scale; bias, false for a last layer without one; class_names
+    (C,) of labels that are text, in the order of the logits' columns.
     Raises UserError that names what is wrong.
     """
     path = Path(path)
@@ -39,8 +41,10 @@ def load_signals(path: Path) -> Signals:
     # not .npz, damaged, or with pickled objects
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "Object arrays" in reason:
+            reason = "an array in it holds Python objects: make numbers of them, or text by .astype(str)"
         raise UserError(f"cannot read {path} as .npz ({reason}); save it by numpy.savez(…, features=…)") from None
-    known = (*MAIN, *DYNAMICS, *VALIDATION, "bias")
+    known = (*MAIN, *DYNAMICS, *VALIDATION, *OF_THE_LAYER)
     for name in arrays:
         if name not in known:
             raise UserError(f"{path} holds an unknown array '{name}'{suggest(name, known)}")
@@ -48,14 +52,14 @@ def load_signals(path: Path) -> Signals:
         raise UserError(f"{path} holds no array 'labels', one integer per sample")
     dynamics = {name: arrays[name] for name in DYNAMICS if name in arrays}
     validation = {name.removeprefix("validation_"): arrays[name] for name in VALIDATION if name in arrays}
-    bias = {"bias": arrays["bias"]} if "bias" in arrays else {}
+    layer = {name: arrays[name] for name in OF_THE_LAYER if name in arrays}
     try:
-        return Signals(
-            **{name: arrays[name] for name in MAIN if name in arrays},
-            **bias,
-            dynamics=dynamics or None,
-            validation=Signals(**validation, **bias) if validation else None,
-        )
+        signals = Signals(**{name: arrays[name] for name in MAIN if name in arrays}, **layer, dynamics=dynamics or None)
+        if validation:
+            # Its labels may lack a class: they are numbered as those of the training samples.
+            layer = {"bias": signals.bias, "class_names": signals.class_names}
+            signals = replace(signals, validation=Signals(**validation, **layer))
+        return signals
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

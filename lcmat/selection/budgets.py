@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 
-from lcmat.errors import UserError
+from lcmat.errors import UserError, shown
+from lcmat.method_options import plain
 
 
 def class_budgets(
@@ -22,9 +23,10 @@ def class_budgets(
     or unless just one is given.
     """
     sizes = np.asarray(sizes, dtype=np.int64)
+    fraction, budget = plain(fraction), plain(budget)
     if (fraction is None) == (budget is None):
         raise UserError("give either a fraction or a budget")
-    if isinstance(budget, Sequence | np.ndarray) and not isinstance(budget, str):
+    if isinstance(budget, Sequence) and not isinstance(budget, str | bytes):
         return _of_each(sizes, budget)
     if fraction is not None:
         check_fraction(fraction)
@@ -35,8 +37,10 @@ def class_budgets(
                 stacklevel=2,
             )
         return _rounded(fraction, sizes)
-    if not isinstance(budget, Integral):
-        raise UserError(f"the budget must be a whole number of samples, not {budget!r}")
+    if not isinstance(budget, Integral) or isinstance(budget, bool):
+        raise UserError(
+            f"the budget must be a whole number of samples, not {shown(budget)}; or a list of one for each class"
+        )
     nonempty = int((sizes > 0).sum())
     if not 1 <= budget <= sizes.sum():
         raise UserError(f"the budget must be between 1 and {sizes.sum()}, the number of samples, not {budget}")
@@ -52,8 +56,10 @@ def _of_each(sizes: np.ndarray, budgets: Sequence[int]) -> np.ndarray:
     if len(budgets) != len(sizes):
         raise UserError(f"the budget has {len(budgets)} numbers for {len(sizes)} classes; give one for each, or a sum")
     for label, (size, budget) in enumerate(zip(sizes.tolist(), budgets, strict=True)):
-        if not isinstance(budget, Integral) or not 0 <= budget <= size:
-            raise UserError(f"{budget!r} samples are asked for of class {label}, which has {size}; ask for fewer")
+        if not isinstance(budget, Integral) or isinstance(budget, bool):
+            raise UserError(f"{shown(budget)} samples are asked for of class {label}; ask for whole numbers")
+        if not 0 <= budget <= size:
+            raise UserError(f"{budget} samples are asked for of class {label}, which has {size}; ask for fewer")
     if not sum(budgets):
         raise UserError("the budget is 0 for every class; ask for a sample at least")
     return np.array(budgets, dtype=np.int64)
@@ -77,5 +83,7 @@ def _rounded(fraction: float, sizes: np.ndarray) -> np.ndarray:
 
 def check_fraction(fraction: float) -> None:
     """Raise UserError unless 0 < fraction ≤ 1."""
+    if not isinstance(fraction, Real) or isinstance(fraction, bool):
+        raise UserError(f"the fraction must be a number, not {shown(fraction)}")
     if not 0 < fraction <= 1:
         raise UserError(f"a fraction must lie above 0 and at most at 1, not {fraction:g}")

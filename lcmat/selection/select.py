@@ -15,6 +15,7 @@ from lcmat import seeds
 from lcmat.errors import UserError
 from lcmat.last_layer import parameters_per_class
 from lcmat.memory_limit import limited
+from lcmat.method_options import checked_flag, checked_seed
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
 from lcmat.selection.method import CONTEXT_NEEDS, Method, Picks
@@ -35,6 +36,11 @@ def select_with(
     **options: object,
 ) -> Subset:
     """Select a subset of the samples that `signals` describe; see `methods.select` for the parameters."""
+    if not isinstance(signals, Signals):
+        raise UserError(f"signals must be Signals(features=…, logits=…, labels=…), not {type(signals).__name__}")
+    if context is not None and not isinstance(context, Context):
+        raise UserError(f"context must be a Context, not {type(context).__name__}")
+    seed, balanced = checked_seed(seed), checked_flag("balanced", balanced)
     with limited(memory):
         return _selected(method.under(options), signals, fraction, budget, balanced, seed, context, options)
 
@@ -67,7 +73,8 @@ def _selected(method, signals, fraction, budget, balanced, seed, context, option
     else:
         picks = _each(method, signals, groups, budgets, balanced, seed, context, options)
     parts = [replace(p, indices=g[p.indices.to(g.device)]) for p, g in zip(picks, groups.values(), strict=True)]
-    return _join(method, parts, labels, class_sizes, balanced)
+    subset = _join(method, parts, labels, class_sizes, balanced)
+    return replace(subset, class_names=None if signals.class_names is None else tuple(signals.class_names))
 
 
 def _each(method, signals, groups, budgets, balanced, seed, context, options) -> list[Picks]:

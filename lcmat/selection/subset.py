@@ -25,6 +25,7 @@ class Subset:
     one that it took samples from (−1: none), and how many.
     bound: no selection of as many samples (of each class, if balanced) has a smaller cost than this; or None.
     cost_error: the standard error of `cost`, where that is estimated from a sample; else 0.
+    class_names: (C,) what the labels were called where they were text, else None.
     """
 
     indices: np.ndarray
@@ -39,6 +40,7 @@ class Subset:
     transfers: np.ndarray | None = None
     bound: float | None = None
     cost_error: float = 0.0
+    class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -97,6 +99,8 @@ class Subset:
         for name in ("method", "balanced", "nested", "bound", "cost_error"):
             if name in fields:
                 fields[name] = fields[name].item()
+        if "class_names" in fields:
+            fields["class_names"] = tuple(fields["class_names"].tolist())
         return Subset(weights=fields.pop("weights", None), **fields)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lcmat.errors import UserError
+from lcmat.method_options import checked_flag
+from lcmat.signals.arrays import (
+    FIRST_ID,
+    are_numbers_in_another_order,
+    check_same_index,
+    classes,
+    ids_as_classes,
+    numbers,
+)
 
 DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin")
 
@@ -21,17 +28,20 @@ class Signals:
 
     features: (n, d) inputs of the last linear layer.
     logits: (n, C) its outputs, before softmax.
-    labels: (n,) integers in [0, C).
+    labels: (n,) integers in [0, C), or text, which becomes integers: its classes are numbered in sorted order.
     dynamics: per-epoch records of pretraining, each (E, n): a mapping with some of `correctness`, `margin` (of logits),
     `error_norm` ‖p − onehot(y)‖₂ and `probability_margin`.
     validation: the signals of a held-out split, under the same network.
     initialisations: signals of the same samples, in the same order, under several networks.
     bias: whether the last layer has one; without it gradients have a dimension less for each class.
     scale: (n,) positive numbers that per-sample gradients and Hessians are multiplied by; None: 1.
+    class_names: of each class; for labels that are text, to number them otherwise. Kept if given, and made from text.
 
-    NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. Everything is kept
-    on the device of `labels`. Features and logits may be missing for methods that read labels alone.
-    Raises UserError when shapes disagree, a label is out of range, or a value is not finite.
+    NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. So are tables, whose
+    rows go together by position, and lists of batches. Everything is kept on the device of `labels`. Features and
+    logits may be missing for methods that read labels alone; without logits, labels of 10⁶ and more are ids, and become
+    classes in their order, with the ids as names.
+    Raises UserError when shapes disagree, a label is out of range, or a value is not finite, missing or no number.
     """
 
     features: Tensor | None = None
@@ -42,19 +52,27 @@ class Signals:
     initialisations: Sequence[Signals] | None = None
     bias: bool = True
     scale: Tensor | None = None
+    class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.labels is None:
             raise UserError("signals need labels, one integer per sample")
-        labels = _labels(self.labels)
+        check_same_index({name: getattr(self, name) for name in ("labels", "features", "logits")})
+        labels, names = classes(self.labels, self.class_names)
+        of_text = names is not None and self.class_names is None
+        if self.logits is None and names is None and len(labels) and int(labels.max()) >= FIRST_ID:
+            labels, names = ids_as_classes(labels)
         object.__setattr__(self, "labels", labels)
-        object.__setattr__(self, "bias", _flag("bias", self.bias))
+        object.__setattr__(self, "class_names", names)
+        object.__setattr__(self, "bias", checked_flag("bias", self.bias))
         for name in ("features", "logits"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _matrix(name, value, labels))
         if self.logits is not None and len(labels) and int(labels.max()) >= self.logits.shape[1]:
             raise UserError(f"a label is {int(labels.max())}, but logits have {self.logits.shape[1]} columns")
+        if self.logits is not None and names is not None:
+            _check_columns(names, self.logits.shape[1], of_text)
         if self.dynamics is not None:
             object.__setattr__(self, "dynamics", _dynamics(self.dynamics, labels))
         if self.validation is not None:
@@ -86,37 +104,22 @@ class Signals:
         )
 
 
-def _tensor(value: object) -> Tensor:
-    if isinstance(value, np.ndarray) and any(stride < 0 for stride in value.strides):
-        value = value.copy()  # torch has no negative strides
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable")  # nothing here writes into signals
-        return torch.as_tensor(value)
-
-
-def _labels(value: object) -> Tensor:
-    labels = _tensor(value)
-    if labels.ndim != 1:
-        raise UserError(f"labels must have shape (n,), not {tuple(labels.shape)}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise UserError(f"labels must be integers, not {labels.dtype}")
-    labels = labels.to(torch.int64)
-    if len(labels) and int(labels.min()) < 0:
-        raise UserError(f"labels must not be negative; found {int(labels.min())}")
-    return labels
-
-
-def _flag(name: str, value: object) -> bool:
-    """Return a truth value, which files hold as an array of no dimensions."""
-    if isinstance(value, np.ndarray | np.generic | Tensor) and value.ndim == 0:
-        value = value.item()
-    if not isinstance(value, bool):
-        raise UserError(f"{name} must be true or false, not {value!r}")
-    return value
+def _check_columns(names: Sequence[str], columns: int, of_text: bool) -> None:
+    """Raise UserError unless it is known which column of the logits belongs to which name."""
+    if len(names) != columns:
+        raise UserError(
+            f"{'labels name' if of_text else 'class_names are'} {len(names)} classes, but logits have {columns} "
+            f"columns; give class_names=[…], one for each column"
+        )
+    if of_text and are_numbers_in_another_order(names):
+        raise UserError(
+            "labels are numbers written as text, whose order as text is not that of the numbers; give integers, or "
+            "class_names=[…] in the order of the logits' columns"
+        )
 
 
 def _matrix(name: str, value: object, labels: Tensor) -> Tensor:
-    matrix = _tensor(value).detach().to(labels.device)
+    matrix = numbers(name, value, 2).to(labels.device)
     if matrix.is_complex():
         raise UserError(f"{name} must be real numbers, not {matrix.dtype}")
     if matrix.dtype not in (torch.float32, torch.float64):
@@ -133,7 +136,7 @@ def _matrix(name: str, value: object, labels: Tensor) -> Tensor:
 
 
 def _scale(value: object, labels: Tensor) -> Tensor:
-    scale = _tensor(value).detach().to(labels.device)
+    scale = numbers("scale", value, 1).to(labels.device)
     if scale.shape != labels.shape or not scale.is_floating_point():
         raise UserError(f"scale must be one number for each of {len(labels)} samples, not {tuple(scale.shape)}")
     if not bool(((scale > 0) & torch.isfinite(scale)).all()):
@@ -142,10 +145,12 @@ def _scale(value: object, labels: Tensor) -> Tensor:
 
 
 def _dynamics(dynamics: Mapping[str, object], labels: Tensor) -> dict[str, Tensor]:
-    unknown = set(dynamics) - set(DYNAMICS)
+    if not isinstance(dynamics, Mapping):
+        raise UserError(f"dynamics must map {', '.join(DYNAMICS)} to arrays, not be of type {type(dynamics).__name__}")
+    unknown = [name for name in dynamics if name not in DYNAMICS]
     if unknown:
-        raise UserError(f"unknown dynamics {sorted(unknown)}; known: {', '.join(DYNAMICS)}")
-    kept = {name: _tensor(value).detach().to(labels.device) for name, value in dynamics.items()}
+        raise UserError(f"unknown dynamics {', '.join(map(str, unknown))}; known: {', '.join(DYNAMICS)}")
+    kept = {name: numbers(f"dynamics '{name}'", value, 2).to(labels.device) for name, value in dynamics.items()}
     for name, value in kept.items():
         if value.ndim != 2 or value.shape[1] != len(labels) or len(value) == 0:
             raise UserError(f"dynamics '{name}' must have shape (epochs, {len(labels)}), not {tuple(value.shape)}")
@@ -165,6 +170,11 @@ def _check_validation(signals: Signals) -> None:
                 f"validation {name} have {other.shape[1]} columns, but those of the training samples {own.shape[1]}; "
                 f"take both from one network"
             )
+    if None not in (signals.class_names, validation.class_names) and signals.class_names != validation.class_names:
+        raise UserError(
+            "the classes of the validation labels have other names than those of the training labels; give both the "
+            "same class_names=[…]"
+        )
     if validation.bias != signals.bias:
         has, lacks = ("validation", "training") if validation.bias else ("training", "validation")
         raise UserError(
@@ -174,6 +184,8 @@ def _check_validation(signals: Signals) -> None:
 
 
 def _initialisations(given: Sequence[Signals], labels: Tensor) -> tuple[Signals, ...]:
+    if isinstance(given, Signals) or not isinstance(given, Iterable):
+        raise UserError(f"initialisations must be a list of Signals, not {type(given).__name__}")
     given = tuple(given)
     if not given:
         raise UserError("initialisations are empty; give the signals of at least one network, or None")

@@ -905,7 +905,10 @@ WRONG = {
     "init_selection": ("LCMat", "did you mean LCMat-S"),
     "init_selection of itself": ({"init_selection": "lbcs"}, "cannot start from LBCS"),
     "init_selection of everything": ({"init_selection": "Full"}, "cannot start from Full"),
-    "init_selection of another kind": ({"init_selection": 3}, "unknown selection method '3'"),
+    "init_selection of another kind": (
+        {"init_selection": 3},
+        "the selection method must be a name, such as 'Uniform', not 3",
+    ),
 }
 
 
