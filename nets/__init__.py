@@ -1,11 +1,13 @@
 """Networks by name. Each offers `embed(x)` and `head`, its last nn.Linear, with forward(x) == head(embed(x)).
 
-To add one: write its file with a factory (num_classes, channels, image_size) -> nn.Module, and name it below.
+To add one: write its file with a factory (num_classes, channels, image_size) -> nn.Module, and name it below. Where a
+name comes to stand for another network, raise its number in `revision`, which tells records and caches of both apart.
 """
 
 from torch import nn
 
-from nets.multi_branch import densenet121, inception_v3, mobilenet_v3
+from nets.inception import inception_v3
+from nets.multi_branch import densenet121, mobilenet_v3
 from nets.plain import alexnet, cifar_cnn_small, convnet3, lenet, mlp, svhn_cnn, svhn_cnn_small, vgg16
 from nets.resnet import resnet10, resnet18, resnet50
 from nets.wide_resnet import wrn_16_8
@@ -40,3 +42,13 @@ def build(name: str, num_classes: int, channels: int = 3, image_size: int = 32) 
     Raises KeyError for a name that is not in `names()`.
     """
     return _NETWORKS[name](num_classes, channels, image_size)
+
+
+def revision(name: str, channels: int = 3, image_size: int = 32) -> int:
+    """Return which network of a name this is, counted from 1.
+
+    Before their second ones, InceptionV3 was torchvision's blocks, WRN-16-8 had torch's usual initial weights, and
+    ConvNet3 did not pad grey 28×28 images.
+    """
+    changed = name in ("InceptionV3", "WRN-16-8") or (name, channels, image_size) == ("ConvNet3", 1, 28)
+    return 2 if changed else 1

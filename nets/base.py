@@ -7,6 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def first_padding(channels: int, image_size: int) -> int:
+    """Return the padding of a first 3×3 convolution: 3 for grey 28×28 images, which it makes 32×32, else 1.
+
+    The condensation literature and DeepCore write it so for networks made for 32×32. They tell by the single channel,
+    for their grey images are all 28×28 (MNIST, Fashion-MNIST); grey images of other sizes are not padded here.
+    """
+    return 3 if (channels, image_size) == (1, 28) else 1
+
+
 class Network(nn.Module):
     """A body, whose output (n, d) is the features, and a linear head (n, C).
 

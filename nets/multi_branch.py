@@ -1,30 +1,9 @@
-"""Inception-v3, DenseNet-121 and MobileNetV3 from torchvision's blocks, with stems for small images."""
+"""DenseNet-121 and MobileNetV3 from torchvision's blocks, with stems for small images."""
 
 from torch import nn
 from torchvision.models import DenseNet, mobilenet_v3_large
-from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
 
 from nets.base import Network
-
-
-def inception_v3(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
-    """Inception-v3 (Szegedy et al. 2016) without the stem's strides and pooling, and without the auxiliary head."""
-    stem = (
-        BasicConv2d(channels, 32, kernel_size=3, padding=1),
-        BasicConv2d(32, 32, kernel_size=3, padding=1),
-        BasicConv2d(32, 64, kernel_size=3, padding=1),
-        BasicConv2d(64, 80, kernel_size=1),
-        BasicConv2d(80, 192, kernel_size=3),
-    )
-    blocks = (
-        InceptionA(192, pool_features=32), InceptionA(256, pool_features=64), InceptionA(288, pool_features=64),
-        InceptionB(288),
-        InceptionC(768, channels_7x7=128), InceptionC(768, channels_7x7=160), InceptionC(768, channels_7x7=160),
-        InceptionC(768, channels_7x7=192),
-        InceptionD(768), InceptionE(1280), InceptionE(2048),
-    )  # fmt: skip
-    body = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout())
-    return Network("InceptionV3", body, num_classes, channels, image_size, least=16)
 
 
 def densenet121(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.base import Network
+from nets.base import Network, first_padding
 
 
 class WideBlock(nn.Module):
@@ -25,12 +25,20 @@ class WideBlock(nn.Module):
 
 
 def wrn_16_8(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
-    """WRN-16-8: three groups of two blocks, 8 times as wide as a ResNet; 10,961,370 parameters for 10 classes."""
+    """WRN-16-8: three groups of two blocks, 8 times as wide as a ResNet; 10,961,370 parameters for 10 classes.
+
+    Convolutions begin with normal variates of variance 2 / fan-out (He et al. 2015), as in DeepCore's and the original.
+    """
     blocks, width_in = [], 16
     for stage, width in enumerate((128, 256, 512)):
         for block in range(2):
             blocks.append(WideBlock(width_in, width, stride=2 if stage and not block else 1))
             width_in = width
-    stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
+    stem = nn.Conv2d(channels, 16, 3, padding=first_padding(channels, image_size), bias=False)
     end = (nn.BatchNorm2d(width_in), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    return Network("WRN-16-8", nn.Sequential(stem, *blocks, *end), num_classes, channels, image_size)
+    network = Network("WRN-16-8", nn.Sequential(stem, *blocks, *end), num_classes, channels, image_size)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(network.head.bias)
+    return network

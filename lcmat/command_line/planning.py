@@ -89,7 +89,7 @@ def _setup(request: Request, registry: Registry, known: dict[tuple[Source, str],
         for line in request.notes_with(loader_used=isinstance(dataset.train, data.FileSplit)):
             print(f"note: {line}", file=sys.stderr)
         compute = Compute(device, torch.float32, dataset.mean, dataset.std)
-        known[key] = make_setup(dataset, compute, registry.network, settings)
+        known[key] = make_setup(dataset, compute, registry.network, settings, registry.network_revision)
     setup = known[key]
     recipe = replace(settings.recipe, augmentation=setup.dataset.augmentation)
     if request.published:

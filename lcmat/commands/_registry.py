@@ -9,4 +9,5 @@ REGISTRY = Registry(
     methods=tuple(methods.names()),
     build=lambda *words: nets.build(*words),
     networks=tuple(nets.names()),
+    revision=lambda *words: nets.revision(*words),
 )

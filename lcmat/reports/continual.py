@@ -81,8 +81,8 @@ def _images(group: list[dict]) -> dict[str, str]:
 
 # What all cells of a table share, beside the selection network.
 SHARED = (
-    "dataset", "dataset_fingerprint", "image_size", "test_model", "training", "test_interval", "test_fraction",
-    "precision", "steps", "memory_per_class", "evaluations",
+    "dataset", "dataset_fingerprint", "image_size", "pixel_mean", "pixel_std", "test_model", "test_model_revision",
+    "training", "test_interval", "test_fraction", "precision", "steps", "memory_per_class", "evaluations",
 )  # fmt: skip
 
 

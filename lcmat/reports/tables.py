@@ -18,8 +18,8 @@ Shown = Callable[[str, int | None], str]
 PUBLISHED = Path(__file__).with_name("published.csv")
 # What of a configuration all cells of one table share; the selection network is handled beside it.
 SHARED = (
-    "dataset", "dataset_fingerprint", "image_size", "validation_ratio", "balance", "test_model", "training",
-    "test_interval", "test_fraction", "precision",
+    "dataset", "dataset_fingerprint", "image_size", "pixel_mean", "pixel_std", "validation_ratio", "balance",
+    "test_model", "test_model_revision", "training", "test_interval", "test_fraction", "precision",
 )  # fmt: skip
 
 

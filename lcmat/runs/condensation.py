@@ -124,6 +124,7 @@ def condensing(setup: Setup, run: Run) -> dict[str, object]:
         "normalisation": (setup.dataset.mean, setup.dataset.std),
         "validation": None if ratio is None else (ratio, run.seed),
         "model": setup.settings.model if run.method.networks else None,
+        **(setup.revised(setup.settings.model) if run.method.networks else {}),
         "selection": run.method.name,
         "sizes": sizes,
         "options": run.method.resolved(sizes, run.options),

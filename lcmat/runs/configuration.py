@@ -29,6 +29,7 @@ class Reduction:
 def configuration(setup: Setup, run: Run, reduction: Reduction) -> dict[str, object]:
     """Return the configuration of a run: of its data, of what it chooses or makes, and of the trainings on that."""
     settings, dataset = setup.settings, setup.dataset
+    test_model = run.test_model or settings.model
     several = {} if settings.evaluations == 1 else {"evaluations": settings.evaluations}
     return {
         "dataset": dataset.name,
@@ -43,7 +44,8 @@ def configuration(setup: Setup, run: Run, reduction: Reduction) -> dict[str, obj
         "balance": reduction.balance,
         "options": dict(reduction.options),
         "selection_network": reduction.network,
-        "test_model": run.test_model or settings.model,
+        "test_model": test_model,
+        **setup.revised(test_model, "test_model_revision"),
         "training": asdict(settings.recipe),
         "test_interval": settings.test_interval,
         "test_fraction": settings.test_fraction,

@@ -54,12 +54,13 @@ def selection_configuration(setup: Setup, run: Run) -> dict[str, object] | None:
         config |= network_configuration(setup, _network_id(setup, run))
     if "initialisations" in run.needs:
         recipe = asdict(_initialisation_recipe(settings))
-        config["initialisations"] = {"model": settings.model, "count": settings.initialisations, **recipe}
+        network = {"model": settings.model, **setup.revised(settings.model)}
+        config["initialisations"] = {**network, "count": settings.initialisations, **recipe}
     if "training" in run.needs:  # for how long is the method's own option
         recipe = asdict(settings.selection_recipe)
         model = settings.inner_model or settings.model
         how = {k: v for k, v in recipe.items() if k != "epochs"} if "training.recipe" in run.method.needs else {}
-        config["training"] = {"model": model, **how}
+        config["training"] = {"model": model, **setup.revised(model), **how}
     if run.needs & TAKEN:
         config |= run.taking.described
     return config or None
@@ -341,9 +342,10 @@ def _initialisation_recipe(settings: Settings) -> Recipe:
 def network_configuration(setup: Setup, network_id: NetworkId) -> dict[str, object]:
     """Return what determines a network that signals come from: a given file, or a recipe and the seed."""
     settings, number = setup.settings, network_id.initialisation
+    network = {"model": settings.model, **setup.revised(settings.model)}
     if number is not None:
         recipe = asdict(_initialisation_recipe(settings))
-        return {"model": settings.model, "seed": network_id.seed, "initialisation": number, **recipe}
+        return {**network, "seed": network_id.seed, "initialisation": number, **recipe}
     if settings.pretrained is not None:
-        return {"model": settings.model, "pretrained_sha256": setup.pretrained_hash}
-    return {"model": settings.model, "seed": network_id.seed, **asdict(settings.selection_recipe)}
+        return {**network, "pretrained_sha256": setup.pretrained_hash}
+    return {**network, "seed": network_id.seed, **asdict(settings.selection_recipe)}

@@ -63,6 +63,12 @@ class Setup:
     build: BuildNetwork
     settings: Settings
     environment: dict[str, object]
+    revision: Callable[[str, Dataset], int] = lambda *_: 1  # which network of a name `build` returns, counted from 1
+
+    def revised(self, name: str, key: str = "revision") -> dict[str, int]:
+        """Return what a configuration says of a network beside its name: nothing of the first one so called."""
+        number = self.revision(name, self.dataset)
+        return {} if number == 1 else {key: number}
 
     def fresh_network(self, name: str, *purpose: object) -> nn.Module:
         """Return a network initialised by a seed derived from `purpose`, the same on every device."""
@@ -118,11 +124,17 @@ class Setup:
         return self.settings.cache_path / "checkpoints" / f"{key}.pt"
 
 
-def make_setup(dataset: Dataset, compute: Compute, build: BuildNetwork, settings: Settings) -> Setup:
+def make_setup(
+    dataset: Dataset,
+    compute: Compute,
+    build: BuildNetwork,
+    settings: Settings,
+    revision: Callable[[str, Dataset], int] = lambda *_: 1,
+) -> Setup:
     """Put the dataset on the device; note its fingerprint, and what code and machine the results will come from."""
     make_repeatable()
     fingerprint, environment = dataset.fingerprint(), records.environment(compute.device)
-    return Setup(dataset.to(compute.device), fingerprint, compute, build, settings, environment)
+    return Setup(dataset.to(compute.device), fingerprint, compute, build, settings, environment, revision)
 
 
 @functools.lru_cache(maxsize=2)

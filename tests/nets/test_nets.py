@@ -2,12 +2,14 @@
 
 import itertools
 import warnings
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torchvision.models import inception
 
 import nets
 from lcmat.data.splits import TensorSplit
@@ -40,6 +42,7 @@ def size_of(network: nn.Module) -> int:
         ("DenseNet121", 1_000_618),
         ("WRN-16-8", 10_961_370),  # the paper says 11.0 million
         ("ConvNet3", 320_010),  # as published with dataset condensation
+        ("InceptionV3", 22_133_738),  # as in DeepCore, which LCMat's code is built on
     ],
 )
 def test_parameter_counts_for_cifar10(name: str, expected: int) -> None:
@@ -48,10 +51,86 @@ def test_parameter_counts_for_cifar10(name: str, expected: int) -> None:
 
 def test_parameter_counts_for_other_data() -> None:
     assert size_of(build("LeNet", 10, 1, 28)) == 61_706  # LeNet-5
-    # The stems differ in strides alone, so that the counts for ImageNet hold (Inception without its auxiliary head).
+    assert size_of(build("ConvNet3", 10, 1, 28)) == 317_706  # the condensation literature's
+    # The stems differ in strides alone, so that the count for ImageNet holds.
     assert size_of(build("MobileNetV3", 1000)) == size_of(torchvision.models.mobilenet_v3_large())
-    auxiliary = torchvision.models.inception_v3(init_weights=False)
-    assert size_of(build("InceptionV3", 1000)) == size_of(auxiliary) - size_of(auxiliary.AuxLogits)
+
+
+@pytest.mark.parametrize("name", ["ConvNet3", "InceptionV3", "WRN-16-8"])
+def test_grey_images_of_28_pixels_are_padded_to_32(name: str) -> None:
+    """By two pixels at each side, beside the one that any image gets; those of other sizes are not."""
+    network = build(name, 10, 1, 28).eval()
+    x = torch.randn(2, 1, 28, 28)
+    wide = F.pad(x, (2, 2, 2, 2))
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d))
+    torch.testing.assert_close(first(x), F.conv2d(wide, first.weight, first.bias, padding=1))
+    for size in (8, 16, 32):
+        first = next(m for m in build(name, 10, 1, size).modules() if isinstance(m, nn.Conv2d))
+        assert first(torch.zeros(1, 1, size, size)).shape[-1] == size
+
+
+def copied(network: nn.Module, source: nn.Module) -> nn.Module:
+    """The network with the parameters and statistics of another, in order."""
+    network.load_state_dict(dict(zip(network.state_dict(), source.state_dict().values(), strict=True)))
+    return network
+
+
+def randomised(block: nn.Module) -> nn.Module:
+    """A block of torchvision's in evaluation mode with statistics that differ, and the ε of ours."""
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-5
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return block.eval()
+
+
+@pytest.mark.parametrize(
+    ("place", "theirs"),
+    [
+        (2, lambda: inception.InceptionA(192, 32)),
+        (5, lambda: inception.InceptionB(288)),
+        (6, lambda: inception.InceptionC(768, 128)),
+        (10, lambda: inception.InceptionD(768)),
+        (12, lambda: inception.InceptionE(2048)),
+    ],
+    ids="ABCDE",
+)
+def test_blocks_of_inception_against_torchvision(place: int, theirs: Callable[[], nn.Module]) -> None:
+    """With the released code's deviations applied to torchvision's: pool branches, and 7×7 first down, then across."""
+    block, ours = theirs(), build("InceptionV3").body[place].eval()
+    if isinstance(block, inception.InceptionA):
+        block.branch_pool = inception.BasicConv2d(192, 32, kernel_size=3, padding=1)
+    if isinstance(block, inception.InceptionC):
+        block.branch7x7_2 = inception.BasicConv2d(128, 128, kernel_size=(7, 1), padding=(3, 0))
+        block.branch7x7_3 = inception.BasicConv2d(128, 192, kernel_size=(1, 7), padding=(0, 3))
+    x = torch.randn(2, next(m for m in block.modules() if isinstance(m, nn.Conv2d)).in_channels, 9, 9)
+    with torch.no_grad():
+        expected, got = randomised(block)(x), copied(ours, block)(x)
+    if isinstance(block, inception.InceptionD):
+        assert not torch.allclose(got[:, 512:], expected[:, 512:]), "the maximum, as torchvision takes it"
+        expected[:, 512:] = F.avg_pool2d(x, 3, 2)
+    torch.testing.assert_close(got, expected)
+
+
+def test_wrn_begins_with_variances_by_fan_out() -> None:
+    """2 / (9 · maps out) for a 3×3 convolution, which torch's usual initialisation is far from; five deviations."""
+    network = build("WRN-16-8")
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 16
+    for module in convolutions:
+        expected = 2 / (module.weight[0, 0].numel() * module.out_channels)
+        tolerance = 5 * (2 / module.weight.numel()) ** 0.5
+        assert float(module.weight.detach().square().mean()) == pytest.approx(expected, rel=tolerance)
+    assert not network.head.bias.any()
+
+
+def test_revisions_tell_networks_of_one_name_apart() -> None:
+    """What changed since records were first kept counts 2, and nothing else does: their hashes depend on it."""
+    shapes = [(1, 8), (1, 16), (1, 28), (1, 32), (3, 28), (3, 32)]
+    found = {(name, *shape) for name in nets.names() for shape in shapes if nets.revision(name, *shape) == 2}
+    changed = {("ConvNet3", 1, 28)} | {(name, *shape) for name in ("InceptionV3", "WRN-16-8") for shape in shapes}
+    assert found == changed
 
 
 def by_hand(convolutions: list[tuple[int, int, int]], widths: list[int]) -> int:
