@@ -146,7 +146,8 @@ def test_uniform_stands_beside_every_selection_network() -> None:
 def test_options_make_rows_of_their_own() -> None:
     made = [record(seed=0), record(seed=0, options={"rho": 0.5, "K": 100, "weights": False})]
     (table,) = tables.accuracy_tables(made)
-    assert [name.split(",")[0] for name in table.methods] == ["LCMat-S (ρ = 0.1", "LCMat-S (ρ = 0.5"]
+    assert table.methods == ["LCMat-S (ρ = 0.1)", "LCMat-S (ρ = 0.5)"]
+    assert "LCMat-S: K = 100, weights = False" in table.caption, "what all rows share stands once"
 
 
 def test_options_that_depend_on_the_fraction_share_a_row() -> None:
@@ -157,7 +158,7 @@ def test_options_that_depend_on_the_fraction_share_a_row() -> None:
     assert set(table.cells) == {("LCMat-S", 0.001), ("LCMat-S", 0.05)}
     assert "LCMat-S: K = 100, weights = False, ρ = 0.1 at 0.1%, ρ = 0.5 at 5%" in table.caption
     (table,) = tables.accuracy_tables([*made, record(seed=1, options=at_5)])
-    assert [name.split(",")[0] for name in table.methods] == ["LCMat-S (ρ = 0.1", "LCMat-S (ρ = 0.5"]
+    assert table.methods == ["LCMat-S (ρ = 0.1)", "LCMat-S (ρ = 0.5)"]
     assert " at " not in table.caption
 
 
