@@ -26,6 +26,8 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
     figure, axes = plt.subplots(figsize=(9, 5) if many else (6, 4), layout="constrained")
     for number, method in enumerate(table.methods):
         cells = [(f, table.cells[method, f].final) for f in table.fractions if (method, f) in table.cells]
+        if not cells:  # asked for, and not recorded yet
+            continue
         x = [100 * fraction for fraction, _ in cells]
         mean = [statistics.fmean(values) for _, values in cells]
         std = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in cells]
