@@ -67,7 +67,10 @@ FLOAT = {"type": float, "metavar": "X"}
 SWITCH = {"type": true_or_false, "nargs": "?", "const": True, "metavar": "BOOL"}
 
 
-def build_parser(program: str = "main.py") -> Parser:
+MAIN, OF_MAIN_ALONE = "main.py", ("signals", "select_only", "export", "link")
+
+
+def build_parser(program: str = MAIN) -> Parser:
     """Return the parser of main.py, its flags grouped by stage."""
     parser = Parser(
         prog=program,
@@ -245,7 +248,10 @@ def _add_released(group) -> None:
 
 
 def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespace:
-    """Parse a command line over the defaults of its --config file. Raises UserError that names the nearest flag."""
+    """Parse a command line over the defaults of its --config file. Raises UserError that names the nearest flag.
+
+    Other commands than main.py refuse the flags that only it heeds.
+    """
     parser = parser or build_parser()
     first, _ = parser.parse_known_args(list(argv))
     defaults = _from_yaml(Path(first.config), parser) if first.config else []
@@ -257,6 +263,9 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
         if word.startswith("-"):
             raise UserError(f"unknown flag {word}{_nearest(word, flags)}; see --help")
         raise UserError(f"unexpected argument '{word}'; see --help")
+    for name in OF_MAIN_ALONE:
+        if parser.prog != MAIN and getattr(args, name):
+            raise UserError(f"--{name} is for main.py alone; leave it out")
     return args
 
 

@@ -31,9 +31,6 @@ def planned(several: Iterable[argparse.Namespace], registry: Registry) -> Iterat
 
     Raises UserError, before any work, for whatever would stop one of them later.
     """
-    several = list(several)
-    if any(args.signals for args in several):
-        raise UserError("--signals are for main.py alone, which selects by them; leave them out")
     requests = [request_of(args, registry) for args in several]
     with machine(requests):
         yield jobs_of(requests, registry)

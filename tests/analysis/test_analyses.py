@@ -490,7 +490,7 @@ def test_true_k_by_brute_force() -> None:
         (["landscape", "--points", "1"], "--points must be at least 2"),
         (["landscape", "--network_precision", "float16"], "unknown precision 'float16'"),
         (["bound", "--dataset", "digits", "--protocol", "continual"], "of a memory give the file beside its record"),
-        (["bound", "--signals", "x.npz"], "--signals are for main.py alone"),
+        (["bound", "--signals", "x.npz"], "--signals is for main.py alone"),
         (["bound", "--dataset", "digits", "--subset", "no.npz"], "cannot read no.npz"),
         (["bound", "--dataset", "digits", "--selection", "DM", "--ipc", "1"], "makes images"),
         (["bound", "--dataset", "digits", "--selection", "Full"], "no subset"),
