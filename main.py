@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     with planning.planned([args], REGISTRY) as jobs:
         if args.export:
             planning.need_one_run(jobs, "--export")
-            check_export(Path(args.export))
+            check_export(Path(args.export), jobs[0].setup.dataset, args.link)
         print(planning.headline(jobs[0].setup), flush=True)
         return _select_only(args, jobs) if args.select_only else _run(args, jobs)
 

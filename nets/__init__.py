@@ -6,6 +6,7 @@ name comes to stand for another network, raise its number in `revision`, which t
 
 from torch import nn
 
+from nets.base import Size, sides
 from nets.inception import inception_v3
 from nets.multi_branch import densenet121, mobilenet_v3
 from nets.plain import alexnet, cifar_cnn_small, convnet3, lenet, mlp, svhn_cnn, svhn_cnn_small, vgg16
@@ -36,19 +37,19 @@ def names() -> list[str]:
     return list(_NETWORKS)
 
 
-def build(name: str, num_classes: int, channels: int = 3, image_size: int = 32) -> nn.Module:
-    """Return a freshly initialised network for images of shape (channels, image_size, image_size).
+def build(name: str, num_classes: int, channels: int = 3, image_size: Size = 32) -> nn.Module:
+    """Return a freshly initialised network for images of `image_size`: the side of square ones, or (height, width).
 
     Raises KeyError for a name that is not in `names()`.
     """
     return _NETWORKS[name](num_classes, channels, image_size)
 
 
-def revision(name: str, channels: int = 3, image_size: int = 32) -> int:
+def revision(name: str, channels: int = 3, image_size: Size = 32) -> int:
     """Return which network of a name this is, counted from 1.
 
     Before their second ones, InceptionV3 was torchvision's blocks, WRN-16-8 had torch's usual initial weights, and
     ConvNet3 did not pad grey 28×28 images.
     """
-    changed = name in ("InceptionV3", "WRN-16-8") or (name, channels, image_size) == ("ConvNet3", 1, 28)
+    changed = name in ("InceptionV3", "WRN-16-8") or (name, channels, *sides(image_size)) == ("ConvNet3", 1, 28, 28)
     return 2 if changed else 1

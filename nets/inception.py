@@ -8,7 +8,7 @@ the maximum; batch norm has ε = 1e-5.
 import torch
 from torch import Tensor, nn
 
-from nets.base import Network, first_padding
+from nets.base import Network, Size, first_padding
 
 Layer = tuple[int, int | tuple[int, int]] | tuple[int, int | tuple[int, int], int]
 
@@ -87,7 +87,7 @@ def _block_e(width_in: int) -> Branches:
     ])  # fmt: skip
 
 
-def inception_v3(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+def inception_v3(num_classes: int, channels: int = 3, image_size: Size = 32) -> Network:
     """Inception-v3: 22,133,738 parameters for 3 channels and 10 classes."""
     body = nn.Sequential(
         _convolution(channels, 32, 3, 1, first_padding(channels, image_size)),

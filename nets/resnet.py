@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.base import Size
+
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions beside a shortcut."""
@@ -91,16 +93,16 @@ class ResNet(nn.Module):
         return self.head(self.embed(x))
 
 
-def resnet18(num_classes: int, channels: int = 3, image_size: int = 32) -> ResNet:
+def resnet18(num_classes: int, channels: int = 3, image_size: Size = 32) -> ResNet:
     """ResNet-18: 11.17 million parameters for 3 channels and 10 classes; works from 8×8 images on."""
     return ResNet((2, 2, 2, 2), num_classes, channels)
 
 
-def resnet10(num_classes: int, channels: int = 3, image_size: int = 32) -> ResNet:
+def resnet10(num_classes: int, channels: int = 3, image_size: Size = 32) -> ResNet:
     """ResNet-10 of the condensation literature: one block a stage, half as wide as ResNet-18."""
     return ResNet((1, 1, 1, 1), num_classes, channels, width=32)
 
 
-def resnet50(num_classes: int, channels: int = 3, image_size: int = 32) -> ResNet:
+def resnet50(num_classes: int, channels: int = 3, image_size: Size = 32) -> ResNet:
     """ResNet-50: 23,520,842 parameters for 3 channels and 10 classes."""
     return ResNet((3, 4, 6, 3), num_classes, channels, block=Bottleneck)

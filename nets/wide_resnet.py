@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.base import Network, first_padding
+from nets.base import Network, Size, first_padding
 
 
 class WideBlock(nn.Module):
@@ -24,7 +24,7 @@ class WideBlock(nn.Module):
         return self.conv2(F.relu(self.bn2(self.conv1(active)))) + beside
 
 
-def wrn_16_8(num_classes: int, channels: int = 3, image_size: int = 32) -> Network:
+def wrn_16_8(num_classes: int, channels: int = 3, image_size: Size = 32) -> Network:
     """WRN-16-8: three groups of two blocks, 8 times as wide as a ResNet; 10,961,370 parameters for 10 classes.
 
     Convolutions begin with normal variates of variance 2 / fan-out (He et al. 2015), as in DeepCore's and the original.

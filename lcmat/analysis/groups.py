@@ -150,7 +150,7 @@ def _networks(jobs: list[Job]) -> list[str]:
 
 def _of_the_network(job: Job) -> dict[str, object]:
     """Return what determines f_T, but for its seed."""
-    dataset = {"dataset": job.setup.dataset.name, "image_size": job.setup.dataset.image_shape[1]}
+    dataset = {"dataset": job.setup.dataset.name, "image_size": job.setup.dataset.size_in_words}
     network = pretrained.network_configuration(job.setup, pretrained.NetworkId(job.run.seed, None))
     return {**dataset, "precision": str(job.setup.compute.precision), **network, "seed": None}
 

@@ -106,6 +106,7 @@ def _add_data(group) -> None:
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
     add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
+    add("--config_name", metavar="NAME", help="hf: the configuration, of a dataset that has several")
     add("--label_noise", **FLOAT, help="share of the training labels that are made wrong, symmetrically")
     add("--long_tail", **FLOAT, help="thin the training classes out exponentially, the last to 1/X of the first")
     add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")

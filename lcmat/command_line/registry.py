@@ -17,8 +17,8 @@ class Registry:
     """The methods and networks that names stand for.
 
     method: returns a method of selection or condensation by its name. methods: all names of selection. build: called
-    as build(name, num_classes, channels, size). networks: all names. revision: called as revision(name, channels,
-    size), returns which network of that name it is, counted from 1.
+    as build(name, num_classes, channels, size), size a number or (height, width). networks: all names. revision: called
+    as revision(name, channels, size), returns which network of that name it is, counted from 1.
     """
 
     method: Callable[[str], Method | Condenser]
@@ -29,10 +29,8 @@ class Registry:
 
     def network(self, name: str, dataset: Dataset) -> torch.nn.Module:
         """Return an untrained network for the images of a dataset."""
-        channels, size, _ = dataset.image_shape
-        return self.build(name, dataset.num_classes, channels, size)
+        return self.build(name, dataset.num_classes, dataset.image_shape[0], dataset.image_size)
 
     def network_revision(self, name: str, dataset: Dataset) -> int:
         """Return which network of its name `network` returns for the images of a dataset."""
-        channels, size, _ = dataset.image_shape
-        return self.revision(name, channels, size)
+        return self.revision(name, dataset.image_shape[0], dataset.image_size)

@@ -25,7 +25,7 @@ from lcmat.runs.subset_file import subset_as_method
 from lcmat.selection import Method
 from lcmat.signals import Taking
 
-COLUMNS = ("image_column", "label_column", "train_split", "test_split")
+COLUMNS = ("image_column", "label_column", "train_split", "test_split", "config_name")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ To add one: a function (folder, image_size) -> (train, test, class names), and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lcmat.augmentation.images import AUGMENTATIONS
@@ -69,15 +70,18 @@ def load(
 
     data_path: the folder that holds it, or is to (for ImageFolder: that holds train/ and test/).
     image_size: scale images to this many pixels a side. augmentation: instead of the dataset's own.
-    columns: for `hf:`, image_column, label_column, train_split, test_split. memory: an image folder that needs more
-    bytes is read as it is needed (default: half of what is available), by this many `workers`.
+    columns: for `hf:`, image_column, label_column, train_split, test_split, config_name.
+    memory: an image folder that needs more bytes is read as it is needed (default: half of what is available), by this
+    many `workers`.
     label_noise, long_tail: change the training split, as `lcmat.data.variants` says.
     Raises UserError if the name is unknown, or if data are absent and cannot be downloaded, or damaged.
     """
     name, folder = resolve(name), Path(data_path)
     if augmentation is not None:
         augmentation = lookup("augmentation", augmentation, AUGMENTATIONS)
-    source = _SOURCES.get(name, _Source(None, "crop_flip"))
+    source, configuration = _SOURCES.get(name, _Source(None, "crop_flip")), (columns or {}).get("config_name")
+    if configuration is not None and not name.startswith("hf:"):
+        raise UserError(f"--config_name is for hf: datasets, of which {name} is none; leave it out")
     if name == "ImageFolder":
         limit = available_memory() // 2 if memory is None else memory
         train, test, classes = image_folder(folder, image_size, limit, workers)
@@ -93,7 +97,12 @@ def load(
     if len(mean) != train.image_shape[0]:
         raise UserError(f"{name} should have {len(mean)} channels, but its images have {train.image_shape[0]}")
     how = augmentation or source.augmentation
+    if len(classes) == 1:
+        warnings.warn(f"{name} has one class, {classes[0]}: there is nothing to tell apart", stacklevel=2)
     dataset = Dataset(_public_name(name), train, test, classes, mean, std, how, measured=not source.mean)
+    if configuration is not None:
+        named = f"{dataset.name}:{configuration}"
+        dataset = replace(dataset, name=named, variant={"config_name": configuration})
     return varied(dataset, label_noise, long_tail)
 
 
@@ -111,5 +120,5 @@ def _only_parquet(folder: Path, name: str) -> bool:
 def _public_name(name: str) -> str:
     """Return the name that records show: of a local path only its last part."""
     if name.startswith("hf:") and Path(name[3:]).exists():
-        return f"hf:{Path(name[3:]).resolve().name}"
+        return f"hf:{Path(name[3:]).resolve().name.encode(errors='backslashreplace').decode()}"
     return name

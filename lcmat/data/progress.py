@@ -1,7 +1,7 @@
-"""Decoding many images at once, with a progress bar."""
+"""Reading many images at once, with a progress bar."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -9,19 +9,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 
-def decode_all(decode: Callable[[object], Tensor], items: Sequence[object], what: str) -> Tensor:
-    """Return decode(item) for every item, stacked to (n, c, h, w); image codecs release the interpreter lock."""
-    out = None
+def in_threads(read: Callable[[object], object], items: Sequence[object], what: str) -> Iterator[object]:
+    """Yield read(item) for every item, in order; image codecs release the interpreter lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        pixels = pool.map(decode, items, chunksize=64) if items else iter(())
+        results = pool.map(read, items, chunksize=64) if items else iter(())
         try:
-            for i, image in enumerate(
-                tqdm(pixels, total=len(items), desc=f"decoding {what}", disable=None, leave=False)
-            ):
-                if out is None:
-                    out = torch.empty(len(items), *image.shape, dtype=torch.uint8)
-                out[i] = image
+            yield from tqdm(results, total=len(items), desc=what, disable=None, leave=False)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def decode_all(decode: Callable[[object], Tensor], items: Sequence[object], what: str) -> Tensor:
+    """Return decode(item) for every item, stacked to (n, c, h, w)."""
+    out = None
+    for i, image in enumerate(in_threads(decode, items, f"decoding {what}")):
+        if out is None:
+            out = torch.empty(len(items), *image.shape, dtype=torch.uint8)
+        out[i] = image
     return torch.empty(0, 3, 1, 1, dtype=torch.uint8) if out is None else out

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lcmat import seeds
+from lcmat.data.depth import EIGHT_BITS, Depth
 from lcmat.errors import UserError
 
 Batch = tuple[Tensor, Tensor, Tensor]  # uint8 images (b, c, h, w), labels (b,), positions in the split (b,)
@@ -25,13 +26,15 @@ Batch = tuple[Tensor, Tensor, Tensor]  # uint8 images (b, c, h, w), labels (b,),
 class TensorSplit:
     """Images (n, c, h, w) uint8 and labels (n,) int64, on one device.
 
-    files: a hash of the image files that they were read from, and paths: these files; None for other sources.
+    files: a hash of the image files that they were read from, paths: these files, and root: the folder that their
+    names count from; None for other sources.
     """
 
     images: Tensor
     labels: Tensor
     files: str | None = None
     paths: Sequence[Path] | None = None
+    root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,7 +54,7 @@ class TensorSplit:
         """Return the split of the samples in `index`."""
         index = torch.as_tensor(index, device=self.labels.device)
         paths = None if self.paths is None else [self.paths[i] for i in index.tolist()]
-        return TensorSplit(self.images[index], self.labels[index], paths=paths)
+        return TensorSplit(self.images[index], self.labels[index], paths=paths, root=self.root)
 
     def batches(self, parts: Iterable[Tensor]) -> Iterator[Batch]:
         """Yield images, labels and positions for each part, a tensor of positions."""
@@ -77,7 +80,7 @@ class TensorSplit:
 class FileSplit:
     """Image files and labels (n,) int64 that are read as they are needed, by a DataLoader's worker processes.
 
-    For folders that do not fit into memory. `decode` maps a path to a uint8 tensor (c, h, w).
+    For folders that do not fit into memory. `decode` maps a path to a uint8 tensor (c, h, w), on the scale `depth`.
     """
 
     paths: Sequence[Path]
@@ -85,6 +88,7 @@ class FileSplit:
     decode: Callable[[Path], Tensor]
     image_shape: tuple[int, int, int]
     root: Path
+    depth: Depth = EIGHT_BITS
     workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
 
     def __len__(self) -> int:
@@ -126,23 +130,27 @@ class FileSplit:
 
     def fingerprint(self) -> str:
         """Return the same as `fingerprint_of_files`."""
-        return fingerprint_of_files(self.paths, self.labels, self.image_shape, self.root)
+        return fingerprint_of_files(self.paths, self.labels, self.image_shape, self.root, self.depth)
 
 
 Split = TensorSplit | FileSplit
 
 
-def fingerprint_of_files(paths: Sequence[Path], labels: Tensor, image_shape: tuple[int, ...], root: Path) -> str:
-    """Return a hash of the labels and of every file's name below `root`, size, first and last 4 KiB.
+def fingerprint_of_files(
+    paths: Sequence[Path], labels: Tensor, image_shape: tuple[int, ...], root: Path, depth: Depth = EIGHT_BITS
+) -> str:
+    """Return a hash of the labels and of every file's name below `root`, size, first and last 4 KiB, and the depth.
 
     The same whether the images are then held in memory or not; whole files would be too much to read at every start.
     """
     digest = hashlib.sha256(repr(image_shape).encode())
+    if depth != EIGHT_BITS:
+        digest.update(repr(depth).encode())
     digest.update(labels.contiguous().numpy())
     for path in paths:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
-            digest.update(f"{path.relative_to(root)} {size}\n".encode())
+            digest.update(f"{path.relative_to(root)} {size}\n".encode(errors="surrogateescape"))  # any name there is
             for start in sorted({0, max(0, size - 4096)}):
                 file.seek(start)
                 digest.update(file.read(4096))
@@ -154,7 +162,7 @@ class Dataset:
     """A training and a test split with what training needs to know of them.
 
     mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation.images`.
-    variant: what was done to the training split, by the names of `lcmat.data.variants`; empty: nothing.
+    variant: what makes it another dataset than its source: the names of `lcmat.data.variants`, and config_name.
     measured: whether mean and std are those of the training images here, none being published.
     """
 
@@ -165,7 +173,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: str = "none"
-    variant: dict[str, float] = field(default_factory=dict)
+    variant: dict[str, float | str] = field(default_factory=dict)
     measured: bool = False
 
     def __post_init__(self) -> None:
@@ -185,6 +193,13 @@ class Dataset:
         return self.train.paths
 
     @property
+    def train_names(self) -> list[Path] | None:
+        """The names of these files below the folder of the training images: CLASS/…"""
+        if self.train.paths is None:
+            return None
+        return [Path(*path.relative_to(self.train.root).parts[1:]) for path in self.train.paths]
+
+    @property
     def num_classes(self) -> int:
         """The number of classes."""
         return len(self.classes)
@@ -193,6 +208,17 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
         return self.train.image_shape
+
+    @property
+    def image_size(self) -> int | tuple[int, int]:
+        """The side of square images, else (height, width)."""
+        _, height, width = self.image_shape
+        return height if height == width else (height, width)
+
+    @property
+    def size_in_words(self) -> int | str:
+        """The side of square images, else HEIGHTxWIDTH: how configurations say it."""
+        return self.image_size if isinstance(self.image_size, int) else "x".join(map(str, self.image_size))
 
     def to(self, device: torch.device) -> Dataset:
         """Return the dataset with its images on `device`."""
@@ -258,9 +284,12 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(means), tuple(stds)
 
 
-def to_pixels(image: Image.Image, mode: str, size: int | None) -> Tensor:
-    """Return a PIL image as uint8 (c, h, w); with a size, scaled so that it fills a square and cut to its middle."""
-    image = image.convert(mode)
+def to_pixels(image: Image.Image, mode: str, size: int | None, depth: Depth = EIGHT_BITS) -> Tensor:
+    """Return a PIL image as uint8 (c, h, w); with a size, scaled so that it fills a square and cut to its middle.
+
+    depth: the dataset's scale, if it has images of more than 8 bits a channel.
+    """
+    image = depth.eight_bit(image).convert(mode)
     if size is not None and image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)

@@ -35,7 +35,7 @@ def configuration(setup: Setup, run: Run, reduction: Reduction) -> dict[str, obj
         "dataset": dataset.name,
         "dataset_fingerprint": setup.fingerprint,
         **dataset.variant,
-        "image_size": dataset.image_shape[1],
+        "image_size": dataset.size_in_words,
         "validation_ratio": setup.ratio(run),
         "selection": run.method.name,
         "fraction": reduction.fraction,

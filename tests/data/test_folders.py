@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 
-from lcmat.data import FileSplit, TensorSplit, folders, load
+from lcmat.data import FileSplit, TensorSplit, folders, listing, load
 from tests.data_files import (
     BROKEN_IMAGES,
     SMALL_NAMES,
@@ -168,7 +168,7 @@ def test_memory_decides(tmp_path: Path, spare: int, kind: type) -> None:
 
 
 def test_image_files_are_those_of_torchvision() -> None:
-    assert folders.IMG_EXTENSIONS == torchvision.datasets.folder.IMG_EXTENSIONS
+    assert listing.IMG_EXTENSIONS == torchvision.datasets.folder.IMG_EXTENSIONS
 
 
 def test_available_memory() -> None:
