@@ -24,12 +24,12 @@ def parquet_files(folder: Path, configuration: str | None = None) -> Splits | No
     folders that files lie in, or what README.md declares) and none is named, or one that is not there.
     """
     files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
-    shown = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    if not shown:
+    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    if not visible:
         return None
-    if len(shown) < len(files):
-        warnings.warn(f"{folder}: left out {len(files) - len(shown):,} hidden Parquet files", stacklevel=2)
-    found = _declared(folder) or _by_folder(folder, shown)
+    if len(visible) < len(files):
+        warnings.warn(f"{folder}: left out {len(files) - len(visible):,} hidden Parquet files", stacklevel=2)
+    found = _declared(folder) or _by_folder(folder, visible)
     if len(found) == 1 and configuration in (None, *found):
         (splits,) = found.values()
     elif configuration in found:
