@@ -40,6 +40,21 @@ def residuals(logits: Tensor, labels: Tensor) -> Tensor:
     return p.scatter(1, labels[:, None], -q.gather(1, labels[:, None]))
 
 
+def residuals_through_two_softmaxes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the derivative of the cross-entropy of softmax(softmax(z)) in z, (n, C) in float64.
+
+    It is p ∘ (r − p·r) with r = softmax(p) − onehot(y), summed without the largest p, so that nothing cancels where
+    that is 1 but for rounding.
+    """
+    p, q = probabilities(logits)
+    r = torch.softmax(p, 1).scatter_add(1, labels[:, None], torch.full_like(p[:, :1], -1))
+    top = p.argmax(1, keepdim=True)
+    rest = (p * r).scatter(1, top, 0.0).sum(1, keepdim=True)
+    of_top, share = r.gather(1, top), p.gather(1, top)
+    a = p * (r - share * of_top - rest)
+    return a.scatter(1, top, share * (q.gather(1, top) * of_top - rest))
+
+
 def layer_inputs(features: Tensor, bias: bool) -> Tensor:
     """Return h̃ in float64: [h, 1], (n, d+1), or h itself, (n, d), for a layer without bias.
 
@@ -57,9 +72,10 @@ ALL = slice(None)
 def gradient_factors(signals: Signals, part: Part = ALL) -> tuple[Tensor, Tensor]:
     """Return a (n, C) and h̃ (n, d+1) with per-sample gradients g_i = a_i ⊗ h̃_i (sum reduction, no 1/n).
 
-    Of the samples in `part`. Where signals have a scale, it is in a.
+    Of the samples in `part`. Where signals have a scale, it is in a; and so is a softmax too many.
     """
-    a = residuals(signals.logits[part], signals.labels[part])
+    of = residuals_through_two_softmaxes if signals.softmax_twice else residuals
+    a = of(signals.logits[part], signals.labels[part])
     return _scaled(a, signals, part), layer_inputs(signals.features[part], signals.bias)
 
 

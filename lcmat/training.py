@@ -109,6 +109,23 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.precision if enabled else None, enabled=enabled)
 
 
+# What sample weights have mean 1 over: the subset, or as released (LCMat_main/utils.py 161) each batch.
+WEIGHTS_BY = ("subset", "batch")
+
+
+@dataclass(frozen=True, eq=False)
+class SampleWeights:
+    """Weights of a split's samples, (n,) of mean 1; by_batch: of mean 1 in each batch."""
+
+    values: Tensor
+    by_batch: bool = False
+
+    def of(self, positions: Tensor) -> Tensor:
+        """Return the weights of a batch's samples."""
+        weights = self.values[positions]
+        return weights / weights.mean() if self.by_batch else weights
+
+
 @dataclass
 class History:
     """What a training leaves beside the weights.
@@ -140,6 +157,7 @@ def train(
     *,
     seed: int,
     weights: Tensor | None = None,
+    weights_by: str = "subset",
     test: Split | None = None,
     test_interval: int = 0,
     record_dynamics: bool = False,
@@ -150,10 +168,10 @@ def train(
 ) -> History:
     """Train `network` in place on `split` and return its History.
 
-    weights: (n,) sample weights, normalised here to mean 1. test: tested every `test_interval` epochs (0: not) and
-    after the last. checkpoint: a file that is written after an epoch whenever `checkpoint_seconds` have passed, read
-    first if `resume`, and removed by the caller when the result is safe. All draws derive from `seed` and the epoch,
-    so a resumed training equals an undisturbed one.
+    weights: (n,) sample weights, normalised here to mean 1 over what `weights_by` says (`WEIGHTS_BY`). test: tested
+    every `test_interval` epochs (0: not) and after the last. checkpoint: a file that is written after an epoch whenever
+    `checkpoint_seconds` have passed, read first if `resume`, and removed by the caller when the result is safe. All
+    draws derive from `seed` and the epoch, so a resumed training equals an undisturbed one.
     Raises DivergedError when a loss is not finite, UserError if the split has a single sample.
     """
     if len(split) < 2:
@@ -164,7 +182,7 @@ def train(
     scheduler = _scheduler(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
     history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if record_dynamics else None)
     if weights is not None:
-        weights = (weights / weights.mean()).float()
+        weights = SampleWeights((weights / weights.mean()).float(), weights_by == "batch")
     first = 0
     if resume and checkpoint is not None and checkpoint.exists():
         first = _restore(checkpoint, network, optimizer, scheduler, history)
@@ -204,7 +222,7 @@ def _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, w
             with compute.autocast():
                 logits = network(inputs)
             logits = logits.float()
-            weight = None if weights is None else weights[positions].to(compute.device)
+            weight = None if weights is None else weights.of(positions).to(compute.device)
             loss = mixed_cross_entropy(logits, labels, weight, mix)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,5 +1,7 @@
 """Facility location over gradients: one engine, and the distances of Craig and AdaCore."""
 
+from dataclasses import replace
+
 import torch
 
 from lcmat.distances.loss_curvature import LossCurvatureDistance
@@ -11,6 +13,7 @@ from lcmat.facility_location.cover import covered
 from lcmat.facility_location.released import TEN, cover_in_float32, only_exact
 from lcmat.last_layer import gradient_factors, hessian_factors
 from lcmat.selection.method import Method, Picks
+from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
 # Preconditioned gradients of a smaller mean curvature would have squares beyond float64.
@@ -25,14 +28,18 @@ def craig(
     rows: int | None = None,
     parts: int | None = None,
     weights: bool = True,
+    softmax_twice: bool = False,
+    one_more: bool = False,
 ) -> Picks:
     """Choose the medoids of greedy facility location under ‖g_i − g_j‖₂ (Mirzasoleiman et al., ICML 2020, Algorithm 1).
 
     The weight of a medoid is the number of samples nearest to it, so that weights sum to the number of samples; with
-    `weights` False there are none.
+    `weights` False there are none. As released: `softmax_twice`; `one_more` on each weight, whose picks are then not
+    nested.
     """
-    distance = LossCurvatureDistance(signals, rho=0.0)
-    return covered(cover(distance, budget, generator, greedy, rows, parts), weights)
+    distance = LossCurvatureDistance(with_softmax_twice(signals, softmax_twice), rho=0.0)
+    picks = covered(cover(distance, budget, generator, greedy, rows, parts), weights)
+    return replace(picks, weights=picks.weights + 1, transfers=None) if weights and one_more else picks
 
 
 def adacore(
@@ -110,12 +117,25 @@ def resolve_adacore(
     return {**options, "float32": float32, "ten": ten, **greedy_options(**how)}
 
 
-def resolve_craig(classes: int, features: int, weights: bool, **how: object) -> dict[str, object]:
+def resolve_craig(
+    classes: int, features: int, weights: bool, softmax_twice: bool, one_more: bool, **how: object
+) -> dict[str, object]:
     """Refuse what the greedy cannot be told."""
-    return {"weights": weights, **greedy_options(**how)}
+    return {
+        "weights": weights,
+        "softmax_twice": softmax_twice,
+        "one_more": one_more and weights,
+        **greedy_options(**how),
+    }
 
 
-CRAIG = Method("Craig", craig, resolve=resolve_craig, unrecorded={"weights": True})
+CRAIG = Method(
+    "Craig",
+    craig,
+    resolve=resolve_craig,
+    unrecorded={"weights": True, "softmax_twice": False, "one_more": False},
+    released={"softmax_twice": True, "one_more": True, "gradient_scale": "batch", "weights_by": "batch"},
+)
 RELEASED = {"damping": 0.0, "float32": True, "ten": True, "signals_mode": "train", "gradient_scale": "batch"}
 ADACORE = Method(
     "AdaCore", adacore, resolve=resolve_adacore, unrecorded={"float32": False, "ten": False}, released=RELEASED

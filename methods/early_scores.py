@@ -6,12 +6,17 @@ from torch import Tensor
 from lcmat.last_layer import gradient_factors, residuals
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
 
-def grand(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
-    """Choose the largest mean norm of the gradient, ‖g‖₂ = ‖a‖₂ ‖h̃‖₂ in the last layer (Definition 2.1)."""
-    norms = [_norm(a) * _norm(h) for a, h in map(gradient_factors, signals.initialisations)]
+def grand(signals: Signals, budget: int, generator: torch.Generator, softmax_twice: bool = False) -> Picks:
+    """Choose the largest mean norm of the gradient, ‖g‖₂ = ‖a‖₂ ‖h̃‖₂ in the last layer (Definition 2.1).
+
+    As released: `softmax_twice`.
+    """
+    several = with_softmax_twice(signals, softmax_twice).initialisations
+    norms = [_norm(a) * _norm(h) for a, h in map(gradient_factors, several)]
     return Picks(ranked(torch.stack(norms).mean(0), budget))
 
 
@@ -25,5 +30,11 @@ def _norm(rows: Tensor) -> Tensor:
     return rows.norm(dim=1)
 
 
-GRAND = Method("GraNd", grand, needs=("initialisations.features", "initialisations.logits"))
+GRAND = Method(
+    "GraNd",
+    grand,
+    needs=("initialisations.features", "initialisations.logits"),
+    unrecorded={"softmax_twice": False},
+    released={"softmax_twice": True, "gradient_scale": "batch"},
+)
 EL2N = Method("EL2N", el2n, needs=("initialisations.logits",))

@@ -7,11 +7,11 @@ from lcmat.selection.ranking import first_largest, ranked
 from lcmat.signals.signals import Signals
 
 
-def herding(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
+def herding(signals: Signals, budget: int, generator: torch.Generator, farthest: bool = False) -> Picks:
     """Choose so that the mean of the chosen features follows that of all (Welling, ICML 2009).
 
     Pick t + 1 is argmin_x ‖(t + 1)μ − Σ_{chosen} h − h_x‖₂, here as the largest 2⟨h_x, w⟩ − ‖h_x‖² with w the first
-    two terms.
+    two terms. As released, `farthest` takes the argmax.
     """
     # Differences from μ are the same, and smaller numbers: w becomes −Σ_{chosen} (h − μ).
     h = signals.features.double()
@@ -20,7 +20,8 @@ def herding(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     left = torch.ones_like(squared_norm, dtype=torch.bool)
     w, chosen = torch.zeros_like(h[0]), []
     for _ in range(budget):
-        pick = first_largest((2 * (h @ w) - squared_norm).masked_fill(~left, -torch.inf))
+        nearness = 2 * (h @ w) - squared_norm
+        pick = first_largest((-nearness if farthest else nearness).masked_fill(~left, -torch.inf))
         chosen.append(pick)
         left[pick] = False
         w -= h[pick]
@@ -43,5 +44,5 @@ def moderate(signals: Signals, budget: int, generator: torch.Generator) -> Picks
     return Picks(ranked(-(off / (1e-12 * float(middle) or 1.0)).round(), budget))
 
 
-HERDING = Method("Herding", herding, needs=("features",))
+HERDING = Method("Herding", herding, needs=("features",), unrecorded={"farthest": False}, released={"farthest": True})
 MODERATE = Method("Moderate", moderate, needs=("features",))

@@ -12,6 +12,7 @@ from lcmat.last_layer import gradient_factors, layer_inputs
 from lcmat.selection.matching_pursuit import products
 from lcmat.selection.method import WITH_VALIDATION, Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
 STEPS = ("mean", "sum")
@@ -20,7 +21,13 @@ VANISHED = 1e-6
 
 
 def glister(
-    signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20, step: str = "mean"
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    eta: float = 0.1,
+    blocks: int = 20,
+    step: str = "mean",
+    softmax_twice: bool = False,
 ) -> Picks:
     """Greedily maximise the target's likelihood after one step of size η on the chosen (Killamsetty et al. 2021b).
 
@@ -28,15 +35,24 @@ def glister(
     order. The picks come in `blocks` blocks of the highest gains, after each of which ∇L is taken anew
     (GreedyDSS there). The gradients g stay those at θ. step: "sum" is that θ(S); "mean" goes along the mean of the g_i
     in place of their sum, as DeepCore does: the sum grows with S, and drives the gradient of a class's own loss to
-    nothing within a few blocks, which a warning says.
+    nothing within a few blocks, which a warning says. As released: `softmax_twice`, and a single block, since there
+    the target is never taken anew.
     """
+    signals = with_softmax_twice(signals, softmax_twice)
     return _selected(signals, signals, budget, eta, blocks, step)
 
 
 def glister_val(
-    signals: Signals, budget: int, generator: torch.Generator, eta: float = 0.1, blocks: int = 20, step: str = "mean"
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    eta: float = 0.1,
+    blocks: int = 20,
+    step: str = "mean",
+    softmax_twice: bool = False,
 ) -> Picks:
     """The same with the validation samples as target, of the same class if balanced."""
+    signals = with_softmax_twice(signals, softmax_twice)
     return _selected(signals, signals.validation, budget, eta, blocks, step)
 
 
@@ -70,16 +86,22 @@ def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks
     return Picks(torch.cat(chosen))
 
 
-def resolve(classes: int, features: int, eta: float, blocks: int, step: str) -> dict[str, object]:
+def resolve(classes: int, features: int, eta: float, blocks: int, step: str, **switches: bool) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 0 < eta < float("inf"):
         raise UserError(f"eta must be above 0 and finite, not {eta}")
     if blocks < 1:
         raise UserError(f"blocks must be a whole number of at least 1, not {blocks}")
-    return {"eta": float(eta), "blocks": int(blocks), "step": lookup("step", str(step), STEPS)}
+    return {"eta": float(eta), "blocks": int(blocks), "step": lookup("step", str(step), STEPS), **switches}
 
 
 # Records made before there was a choice are of the sum, and say nothing of it.
-BEFORE = {"step": "sum"}
-GLISTER = Method("Glister", glister, nested=False, resolve=resolve, unrecorded=BEFORE)
-GLISTER_VAL = Method("Glister-Val", glister_val, WITH_VALIDATION, nested=False, resolve=resolve, unrecorded=BEFORE)
+BEFORE = {"step": "sum", "softmax_twice": False}
+RELEASED = {"softmax_twice": True, "blocks": 1, "gradient_scale": "batch"}
+GLISTER, GLISTER_VAL = (
+    Method(name, pick, needs, nested=False, resolve=resolve, unrecorded=BEFORE, released=RELEASED)
+    for name, pick, needs in (
+        ("Glister", glister, ("features", "logits")),
+        ("Glister-Val", glister_val, WITH_VALIDATION),
+    )
+)

@@ -7,6 +7,8 @@ from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors
 from lcmat.selection.matching_pursuit import matching_pursuit
 from lcmat.selection.method import WITH_VALIDATION, Method, Picks
+from lcmat.selection.released_pursuit import released_pursuit
+from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
 # Weights up to this share of the largest are zero but for rounding.
@@ -15,20 +17,40 @@ NO_WEIGHT = 1e-12
 TINY = 1e-100
 
 
-def grad_match(signals: Signals, budget: int, generator: torch.Generator, regularisation: float = 0.5) -> Picks:
+def grad_match(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    regularisation: float = 0.5,
+    softmax_twice: bool = False,
+    unit_penalty: bool = False,
+) -> Picks:
     """min over w ≥ 0 of ‖Σ w_i g_i − Σ_i g_i‖² + λ‖w‖², by orthogonal matching pursuit (Killamsetty et al. 2021a).
 
     λ = `regularisation` · mean ‖g‖², which does not depend on the scale of the gradients. Samples whose weight comes
     out as zero get the smallest positive weight, so that exactly the budget is used.
+    As released: `softmax_twice`; `unit_penalty` takes λ = 1 and leaves out what comes out as zero.
     """
-    a, h = gradient_factors(signals)
+    a, h = gradient_factors(with_softmax_twice(signals, softmax_twice))
+    if unit_penalty:
+        return Picks(*released_pursuit(a, h, a.T @ h / len(a), budget))
     return _matched(a, h, a.T @ h, budget, regularisation)
 
 
-def grad_match_val(signals: Signals, budget: int, generator: torch.Generator, regularisation: float = 0.5) -> Picks:
+def grad_match_val(
+    signals: Signals,
+    budget: int,
+    generator: torch.Generator,
+    regularisation: float = 0.5,
+    softmax_twice: bool = False,
+    unit_penalty: bool = False,
+) -> Picks:
     """The same with the summed gradient of the validation samples as target, of the same class if balanced."""
+    signals = with_softmax_twice(signals, softmax_twice)
     a, h = gradient_factors(signals)
     target_a, target_h = gradient_factors(signals.validation)
+    if unit_penalty:
+        return Picks(*released_pursuit(a, h, target_a.T @ target_h / len(target_a), budget))
     return _matched(a, h, target_a.T @ target_h, budget, regularisation)
 
 
@@ -45,12 +67,19 @@ def _matched(a: Tensor, h: Tensor, target: Tensor, budget: int, regularisation: 
     return Picks(indices, (weights / unit).clamp(1e-30, 1e30))
 
 
-def resolve(classes: int, features: int, regularisation: float) -> dict[str, object]:
+def resolve(classes: int, features: int, regularisation: float, **switches: bool) -> dict[str, object]:
     """Refuse a negative λ."""
     if not 0 <= regularisation < float("inf"):
         raise UserError(f"regularisation must be 0 or more and finite, not {regularisation}")
-    return {"regularisation": float(regularisation)}
+    return {"regularisation": float(regularisation), **switches}
 
 
-GRAD_MATCH = Method("GradMatch", grad_match, nested=False, resolve=resolve)
-GRAD_MATCH_VAL = Method("GradMatch-Val", grad_match_val, needs=WITH_VALIDATION, nested=False, resolve=resolve)
+SWITCHES = {"softmax_twice": False, "unit_penalty": False}
+RELEASED = {"softmax_twice": True, "unit_penalty": True, "gradient_scale": "batch", "weights_by": "batch"}
+GRAD_MATCH, GRAD_MATCH_VAL = (
+    Method(name, pick, needs, nested=False, weighted=True, resolve=resolve, unrecorded=SWITCHES, released=RELEASED)
+    for name, pick, needs in (
+        ("GradMatch", grad_match, ("features", "logits")),
+        ("GradMatch-Val", grad_match_val, WITH_VALIDATION),
+    )
+)

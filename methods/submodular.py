@@ -4,12 +4,13 @@ import torch
 
 from lcmat.distances.vectors import CosineDistance
 from lcmat.errors import UserError
-from lcmat.facility_location.approximate import cover, resolve_greedy
+from lcmat.facility_location.approximate import cover, greedy_options
 from lcmat.facility_location.cover import covered
 from lcmat.last_layer import gradient_factors
 from lcmat.selection.matching_pursuit import products
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest
+from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
 
@@ -20,15 +21,22 @@ def facility_location_cosine(
     greedy: str = "exact",
     rows: int | None = None,
     parts: int | None = None,
+    softmax_twice: bool = False,
 ) -> Picks:
-    """Greedily maximise Σ_{i∈V} max_{j∈S} s_ij: facility location with the distance 1 − s."""
-    distance = CosineDistance(*gradient_factors(signals))
+    """Greedily maximise Σ_{i∈V} max_{j∈S} s_ij: facility location with the distance 1 − s.
+
+    As released: `softmax_twice`.
+    """
+    distance = _cosines(signals, softmax_twice)
     return covered(cover(distance, budget, generator, greedy, rows, parts), weights=False)
 
 
-def graph_cut(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
-    """Greedily take the largest Σ_{i∈V} s_ix − 2 Σ_{j∈S} s_jx (Iyer & Bilmes, NeurIPS 2013; λ = 1)."""
-    distance = CosineDistance(*gradient_factors(signals))
+def graph_cut(signals: Signals, budget: int, generator: torch.Generator, softmax_twice: bool = False) -> Picks:
+    """Greedily take the largest Σ_{i∈V} s_ix − 2 Σ_{j∈S} s_jx (Iyer & Bilmes, NeurIPS 2013; λ = 1).
+
+    As released: `softmax_twice`.
+    """
+    distance = _cosines(signals, softmax_twice)
     # The sums over V follow from Σ_i x̂_i; x̂ is the product of two factors, so that sum is a (C, d+1) matrix.
     total = distance.a.T @ distance.h
     gain = len(distance) / 2 + 0.5 * products(distance.a, distance.h, total)
@@ -41,13 +49,15 @@ def graph_cut(signals: Signals, budget: int, generator: torch.Generator) -> Pick
     return Picks(torch.tensor(chosen))
 
 
-def log_determinant(signals: Signals, budget: int, generator: torch.Generator, epsilon: float = 1e-6) -> Picks:
+def log_determinant(
+    signals: Signals, budget: int, generator: torch.Generator, epsilon: float = 1e-6, softmax_twice: bool = False
+) -> Picks:
     """Greedily maximise log det(s_S + εI), by an incremental Cholesky factor (Chen et al., NeurIPS 2018, Algorithm 1).
 
     A sample's gain is log of what is left of s_xx + ε once the chosen are projected out of it; each pick costs a row
-    of s and a product with the rows of the factor so far, (t, n).
+    of s and a product with the rows of the factor so far, (t, n). As released: `softmax_twice`.
     """
-    distance = CosineDistance(*gradient_factors(signals))
+    distance = _cosines(signals, softmax_twice)
     n, device = len(distance), distance.a.device
     # s_xx is 1, or ½ where the gradient is zero.
     left = 0.5 + 0.5 * (distance.a.square().sum(1) * distance.h.square().sum(1)) + epsilon
@@ -66,13 +76,25 @@ def log_determinant(signals: Signals, budget: int, generator: torch.Generator, e
     return Picks(torch.tensor(chosen))
 
 
-def resolve_epsilon(classes: int, features: int, epsilon: float) -> dict[str, object]:
+def _cosines(signals: Signals, softmax_twice: bool) -> CosineDistance:
+    return CosineDistance(*gradient_factors(with_softmax_twice(signals, softmax_twice)))
+
+
+def resolve_epsilon(classes: int, features: int, epsilon: float, softmax_twice: bool) -> dict[str, object]:
     """Refuse an ε too small for the factor to be computed."""
     if not 1e-10 <= epsilon < float("inf"):
         raise UserError(f"epsilon must be at least 1e-10 and finite, not {epsilon:g}")
-    return {"epsilon": float(epsilon)}
+    return {"epsilon": float(epsilon), "softmax_twice": softmax_twice}
 
 
-FACILITY_LOCATION = Method("FacilityLocation", facility_location_cosine, resolve=resolve_greedy)
-GRAPH_CUT = Method("GraphCut", graph_cut)
-LOG_DETERMINANT = Method("LogDeterminant", log_determinant, resolve=resolve_epsilon)
+def resolve_location(classes: int, features: int, softmax_twice: bool, **how: object) -> dict[str, object]:
+    """Refuse what the greedy cannot be told."""
+    return {"softmax_twice": softmax_twice, **greedy_options(**how)}
+
+
+OFF, RELEASED = {"softmax_twice": False}, {"softmax_twice": True}
+FACILITY_LOCATION = Method(
+    "FacilityLocation", facility_location_cosine, resolve=resolve_location, unrecorded=OFF, released=RELEASED
+)
+GRAPH_CUT = Method("GraphCut", graph_cut, unrecorded=OFF, released=RELEASED)
+LOG_DETERMINANT = Method("LogDeterminant", log_determinant, resolve=resolve_epsilon, unrecorded=OFF, released=RELEASED)

@@ -8,8 +8,10 @@ from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
 
 
-def least_confidence(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
-    """Choose the largest 1 − max_c p_c."""
+def least_confidence(signals: Signals, budget: int, generator: torch.Generator, by_logit: bool = False) -> Picks:
+    """Choose the largest 1 − max_c p_c; as released, `by_logit`, the smallest max_c z_c."""
+    if by_logit:
+        return Picks(ranked(-signals.logits.double().amax(1), budget))
     p, q = probabilities(signals.logits)
     return Picks(ranked(q.gather(1, p.argmax(1, keepdim=True))[:, 0], budget))
 
@@ -29,6 +31,12 @@ def margin(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
     return Picks(ranked(q.gather(1, top.indices[:, :1])[:, 0] + second, budget))
 
 
-LEAST_CONFIDENCE = Method("LeastConfidence", least_confidence, needs=("logits",))
+LEAST_CONFIDENCE = Method(
+    "LeastConfidence",
+    least_confidence,
+    needs=("logits",),
+    unrecorded={"by_logit": False},
+    released={"by_logit": True},
+)
 ENTROPY = Method("Entropy", entropy, needs=("logits",))
 MARGIN = Method("Margin", margin, needs=("logits",))

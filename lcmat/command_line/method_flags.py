@@ -13,8 +13,8 @@ from lcmat.selection import Method
 
 # Flags that are options of whatever method has them; unless given, the method's own default holds.
 FLAGS = ("K", "weights", "greedy", "factor", "backpack", "tolerance", "trials", "init_selection")
-# Flags for every method of selection: whose numerics hold, and how its signals are taken.
-OF_ANY = ("numerics", "signals_mode", "gradient_scale")
+# Flags for every method of selection: whose numerics hold, how its signals are taken, and its weights used.
+OF_ANY = ("numerics", "signals_mode", "gradient_scale", "weights_by")
 NUMERICS = ("paper", "released")
 
 
@@ -60,7 +60,7 @@ def names_of(method: Method | Condenser) -> tuple[str, ...]:
 
 
 def taken_apart(method: Method, given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Return the options of a method as it takes them, and how its signals are taken, from those given for it.
+    """Return the options of a method as it takes them, and what else OF_ANY says, from those given for it.
 
     With the released numerics, what they say holds for whatever is not given.
     """

@@ -170,6 +170,7 @@ def _add_selection(group) -> None:
         metavar="SIZE",
         help="for distances that are kept, as 4GB (default: a quarter of what is free)",
     )
+    add("--weights_by", metavar="WHAT", help="subset, or batch: what weights have mean 1 over (default: subset)")
     add("--numerics", metavar="WHOSE", help="paper, or released: all switches of methods/README.md (default: paper)")
     add("--select_only", default=False, **SWITCH, help="write the chosen indices, and train nothing on them")
     add("--export", metavar="DIR", help="copy the chosen images to this new folder; of one run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lcmat import data
@@ -24,6 +24,7 @@ from lcmat.runs.setup import Settings
 from lcmat.runs.subset_file import subset_as_method
 from lcmat.selection import Method
 from lcmat.signals import Taking
+from lcmat.training import WEIGHTS_BY
 
 COLUMNS = ("image_column", "label_column", "train_split", "test_split", "config_name")
 
@@ -73,11 +74,16 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A method, those of its options that were given, and how its signals are taken."""
+    """A method, those of its options that were given, how its signals are taken, and its weights used."""
 
     method: Method | Condenser
     options: Mapping[str, object]
-    taking: Taking
+    taking: Taking = field(default_factory=Taking)
+    weights_by: str = "subset"
+
+    def run(self, seed: int, **cell: object) -> Run:
+        """Return the run of a seed; cell: its size and the network that is trained."""
+        return Run(self.method, seed, options=self.options, taking=self.taking, weights_by=self.weights_by, **cell)
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Request:
         """Return the runs asked for, in order; `classes` is read for images of each class alone."""
         sizes = self.sizes.of(classes)
         runs = [
-            Run(one.method, seed, test_model=model, options=one.options, taking=one.taking, **size)
+            one.run(seed, test_model=model, **size)
             for seed in self.seeds  # outermost: one network and its signals serve all methods and fractions
             for one in self.wanted
             for size in (sizes[:1] if one.method.ignores_budget else sizes)
@@ -184,15 +190,17 @@ def _expanded(name: str, registry: Registry) -> tuple[str, ...]:
 
 def _wanted(args: argparse.Namespace, method: Method | Condenser, given: Mapping[str, object], batch: int) -> Wanted:
     if isinstance(method, Condenser):
-        return Wanted(method.under(given), given, Taking())
-    options, taken = taken_apart(method, given)
+        return Wanted(method.under(given), given)
+    options, how = taken_apart(method, given)
     method = method.under(options)
     if args.signals:
-        for name in taken.keys() & given.keys():
+        for name in {"signals_mode", "gradient_scale"} & given.keys():
             raise UserError(f"--{name} says how signals are taken, but those of --signals are taken already")
-        return Wanted(method, options, Taking())
-    scale = taken.get("gradient_scale", "sample") if method.forms_gradients else "sample"
-    return Wanted(method, options, Taking(taken.get("signals_mode", "eval"), scale, batch))
+        return Wanted(method, options)
+    scale = how.get("gradient_scale", "sample") if method.forms_gradients else "sample"
+    weights_by = lookup("weights_by", how.get("weights_by", "subset"), WEIGHTS_BY)
+    taking = Taking(how.get("signals_mode", "eval"), scale, batch)
+    return Wanted(method, options, taking, weights_by if method.weighs(options) else "subset")
 
 
 def _subset(args: argparse.Namespace) -> Method:

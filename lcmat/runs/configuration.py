@@ -30,6 +30,7 @@ def configuration(setup: Setup, run: Run, reduction: Reduction) -> dict[str, obj
     """Return the configuration of a run: of its data, of what it chooses or makes, and of the trainings on that."""
     settings, dataset = setup.settings, setup.dataset
     test_model = run.test_model or settings.model
+    weighting = {} if run.weights_by == "subset" else {"weights_by": run.weights_by}
     several = {} if settings.evaluations == 1 else {"evaluations": settings.evaluations}
     return {
         "dataset": dataset.name,
@@ -52,5 +53,6 @@ def configuration(setup: Setup, run: Run, reduction: Reduction) -> dict[str, obj
         "precision": str(setup.compute.precision).removeprefix("torch."),
         "seed": run.seed,
         **reduction.further,
+        **weighting,
         **several,
     }

@@ -98,6 +98,7 @@ def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: st
             setup.compute,
             seed=seeds.derive(run.seed, *purpose),
             weights=reduced.weights,
+            weights_by=run.weights_by,
             test=setup.test_split(settings.test_fraction),
             test_interval=settings.test_interval,
             checkpoint=setup.checkpoint(checkpoints.training(key, number)),

@@ -23,6 +23,7 @@ class Run:
 
     per_class: samples of each class, where the budget is that times the number of classes. options: of the method, as
     far as they were given; the others are the method's own defaults. taking: how its signals are taken.
+    weights_by: what the weights that it gives have mean 1 over, the subset or each batch.
     """
 
     method: Method | Condenser
@@ -33,6 +34,7 @@ class Run:
     per_class: int | None = None
     options: Mapping[str, object] = field(default_factory=dict, hash=False)
     taking: Taking = field(default_factory=Taking)
+    weights_by: str = "subset"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -24,7 +24,9 @@ from lcmat.selection import Context, Subset, class_budgets, select_with
 from lcmat.signals import Signals
 
 # What of a configuration does not determine the subset.
-OF_THE_TRAINING = ("test_model", "test_model_revision", "training", "test_interval", "test_fraction", "evaluations")
+OF_THE_TRAINING = (
+    *("test_model", "test_model_revision", "training", "test_interval", "test_fraction", "evaluations", "weights_by"),
+)
 
 
 @dataclass(frozen=True)

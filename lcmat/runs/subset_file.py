@@ -59,4 +59,4 @@ def subset_as_method(path: Path) -> tuple[Method, int]:
             raise UserError(f"{path} names sample {bad}, but there are {len(signals):,} (0 to {len(signals) - 1})")
         return Picks(torch.from_numpy(indices), None if weights is None else torch.from_numpy(weights).float())
 
-    return Method(path.stem, pick, needs=(), nested=False), len(indices)
+    return Method(path.stem, pick, needs=(), nested=False, weighted=weights is not None), len(indices)

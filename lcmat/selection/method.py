@@ -61,8 +61,9 @@ class Method:
     needs_under: called with the options given, returns what it needs under these, in place of `needs`.
     unrecorded: values of options that a configuration leaves out, so that it is that of the records made before there
     was such an option.
+    weighted: whether its picks have weights, where it has no option `weights` to say so.
     released: what makes it compute as the code released with LCMat does (methods/README.md): options, and how its
-    signals are taken, by the names of `lcmat.signals.Taking.described`.
+    signals are taken, by the names of `lcmat.signals.Taking.described`, and weights_by.
     """
 
     name: str
@@ -75,7 +76,12 @@ class Method:
     chooses_size: bool = False
     needs_under: Callable[[Mapping[str, object]], tuple[str, ...]] | None = None
     unrecorded: Mapping[str, object] = field(default_factory=dict, hash=False)
+    weighted: bool = False
     released: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def weighs(self, options: Mapping[str, object]) -> bool:
+        """Tell whether its picks have weights under the options given."""
+        return bool({**self.options, **options}.get("weights", self.weighted))
 
     def under(self, options: Mapping[str, object]) -> Method:
         """Return the method as it is under these options, all of its needs named."""

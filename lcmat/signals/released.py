@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,22 @@ def batch_scale(labels: Tensor, size: int, by_class: bool = True) -> Tensor:
     for part in class_batches(labels, size) if by_class else everything.split(size):
         scale[part] = 1 / len(part)
     return scale
+
+
+def with_softmax_twice(signals: Signals, twice: bool = True) -> Signals:
+    """Return signals whose gradients are those of a softmax too many, validation and initialisations among them.
+
+    As in craig.py 60, gradmatch.py 210, glister.py 52, grand.py 45 and submodular.py 74; unchanged if not `twice`.
+    """
+    if not twice:
+        return signals
+    others = signals.initialisations
+    return replace(
+        signals,
+        softmax_twice=True,
+        validation=None if signals.validation is None else with_softmax_twice(signals.validation),
+        initialisations=None if others is None else [with_softmax_twice(one) for one in others],
+    )
 
 
 @contextmanager

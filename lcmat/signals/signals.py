@@ -36,6 +36,7 @@ class Signals:
     bias: whether the last layer has one; without it gradients have a dimension less for each class.
     scale: (n,) positive numbers that per-sample gradients and Hessians are multiplied by; None: 1.
     class_names: of each class; for labels that are text, to number them otherwise. Kept if given, and made from text.
+    softmax_twice: whether gradients are those of cross-entropy that is given softmax(logits) as its logits.
 
     NumPy arrays and tensors are taken, of any floating type; half precision is widened to float32. So are tables, whose
     rows go together by position, and lists of batches. Everything is kept on the device of `labels`. Features and
@@ -53,6 +54,7 @@ class Signals:
     bias: bool = True
     scale: Tensor | None = None
     class_names: Sequence[str] | None = None
+    softmax_twice: bool = False
 
     def __post_init__(self) -> None:
         if self.labels is None:

@@ -6,12 +6,16 @@ What is meant by each switch stands in methods/README.md. Nothing here shares co
 import warnings
 from dataclasses import replace
 
+import mpmath
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 
 from lcmat import Signals, UserError
 from lcmat.facility_location.released import naive_greedy
+from lcmat.last_layer import gradient_factors
+from lcmat.signals.released import with_softmax_twice
 from methods import get, names, select
 from tests import oracles
 from tests.problems import Problem, random_problem
@@ -112,7 +116,7 @@ def picks(problem: Problem, method: str, budget: int, scale: np.ndarray | None =
 
 def options_of(method: str) -> dict[str, object]:
     """What --numerics released sets of a method's options."""
-    how = ("signals_mode", "gradient_scale")
+    how = ("signals_mode", "gradient_scale", "weights_by")
     return {name: value for name, value in get(method).released.items() if name not in how}
 
 
@@ -202,6 +206,168 @@ def test_what_is_asked_of_the_greedy_in_float32_is_refused_where_it_cannot_be() 
         picks(problem, "AdaCore", 5, damping=-0.1)
 
 
+# ---- a softmax too many ---------------------------------------------------------------------------------------------
+
+
+def twice(problem: Problem, scale: np.ndarray) -> np.ndarray:
+    """Gradients of cross-entropy that is given softmax(z) for its logits, [bias, weights], by automatic differentiation
+    of each sample's share of the mean of its batch."""
+    h, z, y = (torch.from_numpy(np.asarray(array)) for array in problem.arrays)
+    head = torch.zeros(z.shape[1], h.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    rows = []
+    for i in range(len(y)):
+        logits = z[i].double() + head @ torch.cat([torch.ones(1, dtype=torch.float64), h[i].double()])
+        loss = torch.nn.functional.cross_entropy(torch.softmax(logits, 0)[None], y[i : i + 1])
+        rows.append(torch.autograd.grad(loss * scale[i], head)[0].T.flatten().numpy())
+    return np.array(rows)
+
+
+def released_gradients(seed: int, n: int = 40) -> tuple[Problem, np.ndarray, np.ndarray]:
+    """A class, the scale of its batches, and gradients as the released methods take them."""
+    problem, scale = one_class(seed, n)
+    problem = Problem(problem.features.astype(np.float64), problem.logits.astype(np.float64), problem.labels)
+    return problem, scale, twice(problem, scale)
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 300.0, 3e4])
+def test_gradients_of_two_softmaxes_are_those_of_automatic_differentiation(size: float) -> None:
+    """Where predictions are sure, what is left of p is compared with mpmath, in which nothing cancels."""
+    rng = np.random.default_rng(0)
+    logits = size * rng.normal(size=(12, 4))
+    signals = Signals(features=np.ones((12, 1)), logits=logits, labels=rng.integers(0, 4, 12))
+    a, _ = gradient_factors(with_softmax_twice(signals))
+    for i in range(12):
+        with mpmath.workdps(400):
+            p, _ = oracles.exact_softmax(logits[i], 400)
+            r, _ = oracles.exact_softmax(p, 400)
+            r[int(signals.labels[i])] -= 1
+            mean = sum(p[c] * r[c] for c in range(4))
+            exact = [float(p[c] * (r[c] - mean)) for c in range(4)]
+        assert a[i].numpy() == pytest.approx(exact, rel=1e-12, abs=1e-300)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_craig_is_the_released_one(seed: int) -> None:
+    """Facility location of distances between gradients of two softmaxes; weights are cluster sizes and one."""
+    problem, scale, g = released_gradients(seed)
+    D = np.linalg.norm(g[:, None] - g, axis=2)
+    subset = select(replace(problem.signals, scale=scale), "Craig", budget=12, balanced=False, **options_of("Craig"))
+    expected = oracles.naive_greedy(D, 12)
+    assert subset.indices.tolist() == expected
+    assert subset.weights.tolist() == (oracles.cluster_sizes(D, expected) + 1).tolist()
+    assert not subset.nested
+    assert picks(problem, "Craig", 12) != expected
+
+
+@pytest.mark.parametrize("method", ["Glister", "Glister-Val"])
+@pytest.mark.parametrize("seed", range(3))
+def test_glister_is_the_released_one_whose_target_is_never_taken_anew(seed: int, method: str) -> None:
+    problem, scale, g = released_gradients(seed)
+    held_out, of_held_out, target = released_gradients(seed + 10, 24) if method == "Glister-Val" else (None, None, g)
+    signals = replace(problem.signals, scale=scale)
+    if held_out is not None:
+        signals = replace(signals, validation=replace(held_out.signals, scale=of_held_out))
+    found = select(signals, method, budget=12, balanced=False, **options_of(method)).indices.tolist()
+    assert found == np.argsort(-(g @ target.mean(0)), kind="stable")[:12].tolist()
+
+
+def pursuit(g: np.ndarray, target: np.ndarray, budget: int) -> dict[int, float]:
+    """The released matching pursuit: picks by the largest product with the residual, and weights, if not 0."""
+    residual, chosen = target.copy(), []
+    for step in range(budget):
+        products = g @ residual
+        products[chosen] = -np.inf
+        chosen.append(int(products.argmax()))
+        A = g[chosen]
+        if step == 0:
+            x = np.array([products[chosen[0]] / (A[0] @ A[0])])
+        else:
+            x = np.linalg.lstsq(A @ A.T + np.eye(step + 1), A @ target, rcond=None)[0]
+        residual = target - A.T @ x
+    if budget == 1:
+        return {chosen[0]: 1.0}
+    weights = nnls(A @ A.T + np.eye(budget), A @ target)[0]
+    return {i: w for i, w in zip(chosen, weights, strict=True) if w}
+
+
+@pytest.mark.parametrize("method", ["GradMatch", "GradMatch-Val"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["per sample", "by the batch"])
+@pytest.mark.parametrize("seed", range(3))
+def test_gradmatch_is_the_released_one(seed: int, scaled: bool, method: str) -> None:
+    """λ = 1 beside gradients of any size, and what NNLS leaves at 0 stays out: then there are fewer than asked for."""
+    problem, scale, _ = released_gradients(seed)
+    scale = scale if scaled else np.full(40, 1e3)
+    target = g = twice(problem, scale)
+    signals = replace(problem.signals, scale=scale)
+    if method == "GradMatch-Val":
+        held_out, of_held_out, target = released_gradients(seed + 10, 24)
+        signals = replace(signals, validation=replace(held_out.signals, scale=of_held_out))
+    for budget in (1, 5, 25):
+        expected = pursuit(g, target.mean(0), budget)
+        subset = select(signals, method, budget=budget, balanced=False, **options_of(method))
+        assert subset.indices.tolist() == list(expected)
+        assert subset.weights == pytest.approx(list(expected.values()), rel=1e-5)
+        assert len(subset) <= budget
+    if not scaled and method == "GradMatch-Val":
+        assert len(subset) < 25
+
+
+def test_grand_is_the_released_one() -> None:
+    problem, scale, g = released_gradients(0)
+    signals = Signals(labels=problem.labels, initialisations=[replace(problem.signals, scale=scale)])
+    found = select(signals, "GraNd", budget=12, balanced=False, **options_of("GraNd")).indices.tolist()
+    assert found == np.argsort(-np.linalg.norm(g, axis=1), kind="stable")[:12].tolist()
+    assert found != select(signals, "GraNd", budget=12, balanced=False).indices.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("method", ["FacilityLocation", "GraphCut", "LogDeterminant"])
+def test_the_submodular_family_takes_cosines_of_gradients_of_two_softmaxes(method: str, seed: int) -> None:
+    problem, scale, g = released_gradients(seed)
+    unit = g / np.linalg.norm(g, axis=1, keepdims=True)
+    s = 0.5 + 0.5 * unit @ unit.T
+    expected: list[int] = []
+    for _ in range(8):
+        if method == "FacilityLocation":
+            values = [oracles.coverage(1 - s, [*expected, j]) for j in range(40)]
+        elif method == "GraphCut":
+            values = s.sum(0) - 2 * s[expected].sum(0)
+        else:
+            blocks = [s[np.ix_([*expected, j], [*expected, j])] for j in range(40)]
+            values = [np.linalg.slogdet(block + 1e-6 * np.eye(len(block)))[1] for block in blocks]
+        values = np.array(values)
+        values[expected] = -np.inf
+        expected.append(int(np.flatnonzero(values >= values.max() - 1e-9)[0]))
+    assert picks(problem, method, 8, scale, **options_of(method)) == expected
+    assert picks(problem, method, 8) != expected
+
+
+# ---- the others -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_herding_takes_the_farthest(seed: int) -> None:
+    problem, _ = one_class(seed)
+    h = problem.features.astype(np.float64)
+    mean, expected = h.mean(0), []
+    for step in range(10):
+        aim = (step + 1) * mean - h[expected].sum(0)
+        far = np.linalg.norm(aim - h, axis=1)
+        far[expected] = -np.inf
+        expected.append(int(far.argmax()))
+    assert picks(problem, "Herding", 10, **options_of("Herding")) == expected
+    assert picks(problem, "Herding", 10) != expected
+
+
+def test_least_confidence_is_by_the_largest_logit() -> None:
+    """A shift of a sample's logits, which its probabilities do not see, decides."""
+    problem, _ = one_class(0)
+    shifted = replace(problem, logits=problem.logits + np.linspace(-9, 9, 40)[:, None])
+    found = picks(shifted, "LeastConfidence", 10, **options_of("LeastConfidence"))
+    assert found == np.argsort(shifted.logits.max(1), kind="stable")[:10].tolist()
+    assert picks(shifted, "LeastConfidence", 10) == picks(problem, "LeastConfidence", 10) != found
+
+
 # ---- all of them ----------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +379,7 @@ def test_switches_are_off_by_default_and_a_configuration_names_those_that_are_on
     for name, value in released.items():
         assert own.options[name] != value
         assert own.recorded(3, 5, {name: value}) == {**usual, name: value}
-    assert set(own.released) <= {*own.options, "signals_mode", "gradient_scale"}
+    assert set(own.released) <= {*own.options, "signals_mode", "gradient_scale", "weights_by"}
 
 
 def test_craigs_weights_can_be_left_out() -> None:

@@ -15,7 +15,7 @@ from lcmat.commands._registry import REGISTRY
 from lcmat.data import Dataset
 from lcmat.runs import pretrained as provision
 from lcmat.runs.job import Run
-from lcmat.runs.selection import Selection
+from lcmat.runs.selection import Selection, selection_key
 from lcmat.runs.setup import Settings, Setup, make_setup
 from lcmat.signals import Taking
 from lcmat.signals.released import batch_scale, take_in_training_mode
@@ -172,6 +172,25 @@ def test_what_one_method_is_given_another_is_not(configuration: Callable) -> Non
     assert [run.taking.mode for run in one] == ["eval", "train", "train"]
     assert [run.taking.scale for run in one] == ["sample", "batch", "sample"]
     assert configuration("--selection", "Uniform", "--numerics", "released") == configuration("--selection", "Uniform")
+
+
+def test_weights_by_the_batch_are_said_of_methods_that_give_some(configuration: Callable) -> None:
+    for name, more, weighs in (
+        ("Craig", [], True),
+        ("Craig", ["--weights", "False"], False),
+        ("GradMatch", [], True),
+        ("LCMat-S", [], False),
+        ("LCMat-S", ["--weights"], True),
+        ("Uniform", [], False),
+    ):
+        usual = configuration("--selection", name, *more)
+        assert "weights_by" not in usual
+        other = configuration("--selection", name, *more, "--weights_by", "batch")
+        assert other == ({**usual, "weights_by": "batch"} if weighs else usual)
+        assert selection_key(other) == selection_key(usual)
+    released = configuration("--selection", "Craig", "--numerics", "released")
+    assert released["weights_by"] == "batch"
+    assert released["options"] == {"softmax_twice": True, "one_more": True}
 
 
 def test_craig_without_weights_is_another_run(configuration: Callable) -> None:

@@ -1,5 +1,6 @@
 """The training loop, its recipe, and what it promises: resuming, weights, finite losses, dynamics."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,26 @@ def test_loss_is_weighted() -> None:
     torch.testing.assert_close(
         training.weighted_cross_entropy(logits, labels, torch.ones(6)), F.cross_entropy(logits, labels)
     )
+
+
+def test_weights_of_mean_one_in_each_batch(digits: Dataset, compute: Compute) -> None:
+    """Each step's loss is Σ w l / Σ w over its batch: what a loop of one's own over the same batches comes to."""
+    split, recipe = digits.train.take(torch.arange(96)), Recipe(epochs=1, batch=32, lr=0.1, scheduler="constant")
+    weights = torch.rand(96, generator=seeds.generator(0, "weights")) ** 4 + 0.01
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    networks = [copy.deepcopy(flat) for _ in range(3)]
+    for network, by in zip(networks, ("subset", "batch"), strict=False):
+        train(network, split, recipe, compute, seed=1, weights=weights, weights_by=by)
+    optimizer = torch.optim.SGD(networks[2].parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    order = torch.randperm(96, generator=seeds.generator(1, "epoch", 0))
+    for part in order.split(32):
+        losses = F.cross_entropy(networks[2](compute.inputs(split.images[part])), split.labels[part], reduction="none")
+        optimizer.zero_grad()
+        ((losses * weights[part]).sum() / weights[part].sum()).backward()
+        optimizer.step()
+    by_subset, by_batch, expected = (network[1].weight.detach() for network in networks)
+    torch.testing.assert_close(by_batch, expected, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(by_subset, expected, rtol=1e-3)
 
 
 def test_training_uses_weights_normalised_to_mean_one(digits: Dataset, compute: Compute) -> None:
