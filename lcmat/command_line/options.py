@@ -101,6 +101,8 @@ def _add_data(group) -> None:
         help="select from a .npz of features, logits and labels; write indices, no training",
     )
     add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
+    add("--pixel_mean", nargs="+", **FLOAT, help="mean to scale pixels in [0, 1] by, of all channels or of each")
+    add("--pixel_std", nargs="+", **FLOAT, help="standard deviation, likewise (default: the dataset's published ones)")
     add("--augmentation", help="none, crop, crop_flip, dsa or idc (default: the dataset's own)")
     add("--image_column", metavar="NAME", help="hf: the column of images (default: found)")
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")

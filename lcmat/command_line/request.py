@@ -40,10 +40,12 @@ class Source:
     columns: tuple[tuple[str, str | None], ...]
     label_noise: float | None
     long_tail: float | None
+    pixel_mean: tuple[float, ...] = ()
+    pixel_std: tuple[float, ...] = ()
 
     def load(self, workers: int | None) -> data.Dataset:
         """Read the data; workers: processes that read images too many for memory."""
-        return data.load(
+        dataset = data.load(
             self.name,
             self.path,
             image_size=self.image_size,
@@ -53,6 +55,7 @@ class Source:
             label_noise=self.label_noise,
             long_tail=self.long_tail,
         )
+        return data.scaled_by(dataset, self.pixel_mean, self.pixel_std)
 
 
 @dataclass(frozen=True)
@@ -261,4 +264,6 @@ def _source(args: argparse.Namespace) -> Source:
         columns=tuple((name, getattr(args, name)) for name in COLUMNS),
         label_noise=args.label_noise,
         long_tail=args.long_tail,
+        pixel_mean=tuple(args.pixel_mean or ()),
+        pixel_std=tuple(args.pixel_std or ()),
     )

@@ -173,7 +173,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: str = "none"
-    variant: dict[str, float | str] = field(default_factory=dict)
+    variant: dict[str, float | str | list[float]] = field(default_factory=dict)
     measured: bool = False
 
     def __post_init__(self) -> None:

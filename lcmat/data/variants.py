@@ -1,11 +1,13 @@
-"""Harder training sets made from any dataset: labels made wrong, classes thinned out to a long tail. Tests stay clean.
+"""Variants of any dataset: labels made wrong, classes thinned out to a long tail, pixels scaled in another way.
 
-Both are drawn by seeds that do not depend on the run's, so that all runs and methods see the same training set.
+What is drawn is drawn by seeds that do not depend on the run's, so that all runs and methods see the same training set.
+Labels and images of the test split stay as they are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -30,6 +32,35 @@ def varied(dataset: Dataset, label_noise: float | None = None, long_tail: float 
         labels = mislabelled(dataset.train.labels, dataset.num_classes, label_noise)
         dataset = _marked(dataset, _labelled(dataset.train, labels), "label_noise", label_noise)
     return dataset
+
+
+def scaled_by(dataset: Dataset, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Dataset:
+    """Return the dataset with other pixel statistics: inputs are (x − mean) / std of pixel values x in [0, 1].
+
+    mean, std: one value, or one for each channel; None: the dataset's own. (0, 1) leaves pixels as they are.
+    Raises UserError for another number of values, or ones that cannot be.
+    """
+    given = {"pixel_mean": mean, "pixel_std": std}
+    new = {name: _by_channel(name, values, dataset.image_shape[0]) for name, values in given.items() if values}
+    if not new:
+        return dataset
+    return replace(
+        dataset,
+        mean=tuple(new.get("pixel_mean", dataset.mean)),
+        std=tuple(new.get("pixel_std", dataset.std)),
+        variant={**dataset.variant, **new},
+        measured=False,
+    )
+
+
+def _by_channel(name: str, values: Sequence[float], channels: int) -> list[float]:
+    if len(values) not in (1, channels):
+        each = "" if channels == 1 else f", or one for each of {channels} channels"
+        raise UserError(f"{name} takes one value{each}, not {len(values)}")
+    for value in values:
+        if not math.isfinite(value) or (name == "pixel_std" and value <= 0):
+            raise UserError(f"{name} must be {'above 0 and ' * (name == 'pixel_std')}finite, not {value:g}")
+    return [float(value) for value in values] * (channels if len(values) == 1 else 1)
 
 
 def mislabelled(labels: Tensor, classes: int, rate: float) -> Tensor:

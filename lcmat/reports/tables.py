@@ -331,6 +331,9 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
         + (f"tested every {interval} epochs and after the last" if interval else "tested after the last"),
         *(options_said(name, by_fraction) for name, by_fraction in sorted(option_sets.items())),
     ]
+    for name, word in (("pixel_mean", "mean"), ("pixel_std", "deviation")):
+        if name in config:
+            parts.append(f"pixels scaled by the {word} {' '.join(f'{value:g}' for value in config[name])}")
     if not config.get("balance", True):
         parts.append("selected over all classes together")
     ratios = {r["selection"]: r["config"].get("validation_ratio") for r in records}

@@ -35,8 +35,10 @@ Writer = Callable[[Path], Parts]
 def test_tiny_imagenet(tmp_path: Path, write: Writer) -> None:
     parts = write(tmp_path)
     before = content_of(tmp_path)
-    check(load("TinyImageNet", tmp_path), parts, TINY_NAMES)
+    dataset = load("TinyImageNet", tmp_path)
+    check(dataset, parts, TINY_NAMES)
     assert content_of(tmp_path) == before
+    assert dataset.augmentation == "none", "the released code augments CIFAR alone"
 
 
 @pytest.mark.parametrize("write", [write_tiny_imagenet, write_tiny_imagenet_zip], ids=["folder", "zip"])
