@@ -110,6 +110,7 @@ def _add_data(group) -> None:
     add("--test_split", metavar="NAME", help="hf: the split to test on (default: found)")
     add("--config_name", metavar="NAME", help="hf: the configuration, of a dataset that has several")
     add("--label_noise", **FLOAT, help="share of the training labels that are made wrong, symmetrically")
+    add("--file_order", metavar="ORDER", help="original: refuse data that do not stand as in their archive")
     add("--long_tail", **FLOAT, help="thin the training classes out exponentially, the last to 1/X of the first")
     add("--val", default=False, **SWITCH, help="hold out a validation split (the -Val methods always do)")
     add("--val_ratio", **FLOAT, default=0.2, help="its share of the training set, stratified")

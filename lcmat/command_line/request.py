@@ -42,6 +42,7 @@ class Source:
     long_tail: float | None
     pixel_mean: tuple[float, ...] = ()
     pixel_std: tuple[float, ...] = ()
+    file_order: str | None = None
 
     def load(self, workers: int | None) -> data.Dataset:
         """Read the data; workers: processes that read images too many for memory."""
@@ -54,6 +55,7 @@ class Source:
             workers=workers,
             label_noise=self.label_noise,
             long_tail=self.long_tail,
+            file_order=self.file_order,
         )
         return data.scaled_by(dataset, self.pixel_mean, self.pixel_std)
 
@@ -266,4 +268,5 @@ def _source(args: argparse.Namespace) -> Source:
         long_tail=args.long_tail,
         pixel_mean=tuple(args.pixel_mean or ()),
         pixel_std=tuple(args.pixel_std or ()),
+        file_order=args.file_order,
     )

@@ -66,6 +66,7 @@ def load(
     workers: int | None = None,
     label_noise: float | None = None,
     long_tail: float | None = None,
+    file_order: str | None = None,
 ) -> Dataset:
     """Load a dataset by name.
 
@@ -75,6 +76,7 @@ def load(
     memory: an image folder that needs more bytes is read as it is needed (default: half of what is available), by this
     many `workers`.
     label_noise, long_tail: change the training split, as `lcmat.data.variants` says.
+    file_order: "original" refuses data that are not read from the files they were published as, in their order.
     Raises UserError if the name is unknown, or if data are absent and cannot be downloaded, or damaged.
     """
     name, folder = resolve(name), Path(data_path)
@@ -83,6 +85,8 @@ def load(
     source, configuration = _SOURCES.get(name, _Source(None, "crop_flip")), (columns or {}).get("config_name")
     if configuration is not None and not name.startswith("hf:"):
         raise UserError(f"--config_name is for hf: datasets, of which {name} is none; leave it out")
+    if file_order is not None:
+        _check_order(name, folder, lookup("file order", file_order, ("original",)))
     if name == "ImageFolder":
         limit = available_memory() // 2 if memory is None else memory
         train, test, classes = image_folder(folder, image_size, limit, workers)
@@ -105,6 +109,21 @@ def load(
         named = f"{dataset.name}:{configuration}"
         dataset = replace(dataset, name=named, variant={"config_name": configuration})
     return varied(dataset, label_noise, long_tail)
+
+
+def _check_order(name: str, folder: Path, order: str) -> None:
+    """Raise UserError unless the data are read from the files that they were published as.
+
+    CIFAR's classes come mixed there, and every copy may have its rows in another order: what takes the first of each
+    class, or batches of one class, comes to something else then.
+    """
+    if name == "digits" or name not in _SOURCES:
+        raise UserError(f"--file_order {order}: {name} has no archive whose order could be kept; leave it out")
+    if _only_parquet(folder, name):
+        raise UserError(
+            f"--file_order {order}: {folder / name} holds Parquet files, whose rows stand in another order than in the "
+            f"original archive; put that there, or leave --file_order out"
+        )
 
 
 def _only_parquet(folder: Path, name: str) -> bool:

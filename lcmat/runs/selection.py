@@ -25,7 +25,13 @@ from lcmat.signals import Signals
 
 # What of a configuration does not determine the subset.
 OF_THE_TRAINING = (
-    *("test_model", "test_model_revision", "training", "test_interval", "test_fraction", "evaluations", "weights_by"),
+    "test_model",
+    "test_model_revision",
+    "training",
+    "test_interval",
+    "test_fraction",
+    "evaluations",
+    "weights_by",
 )
 
 

@@ -162,6 +162,18 @@ def test_original_files_come_before_parquet(tmp_path: Path, place: str, packed: 
     check(load("CIFAR10", tmp_path), parts, classes)
 
 
+def test_the_original_order_is_that_of_the_original_files_alone(tmp_path: Path) -> None:
+    """Rows of Parquet files, of folders and of the hub have one of their own, and it is said why that matters."""
+    write_parquet_parts(tmp_path / "CIFAR10", SMALL_PARTS)
+    message = refusal(load, "CIFAR10", tmp_path, file_order="original")
+    assert f"{tmp_path / 'CIFAR10'} holds Parquet files, whose rows stand in another order" in message
+    for name in ("digits", "ImageFolder", f"hf:{tmp_path / 'CIFAR10'}"):
+        assert "has no archive whose order could be kept" in refusal(load, name, tmp_path, file_order="original")
+    assert "'originl'; did you mean original" in refusal(load, "CIFAR10", tmp_path, file_order="originl")
+    parts, classes = write_cifar(tmp_path, "CIFAR10")
+    check(load("CIFAR10", tmp_path, file_order="original"), parts, classes)
+
+
 def test_archive_without_a_file(tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(path, "w:gz") as archive:

@@ -221,6 +221,8 @@ def test_bad_words_are_named_and_signals_of_a_file_are_taken_already(
     for flag, value in (("signals_mode", "trian"), ("gradient_scale", "bach"), ("numerics", "relased")):
         assert call(*words, f"--{flag}", value) == 2
         assert f"'{value}'; did you mean" in capsys.readouterr().err
+    assert call(*words, "--file_order", "original") == 2
+    assert "--file_order original: digits has no archive" in capsys.readouterr().err
     (tmp_path / "s.npz").touch()
     assert call(*words, "--signals", tmp_path / "s.npz", "--signals_mode", "train") == 2
     assert "--signals_mode says how signals are taken" in capsys.readouterr().err
