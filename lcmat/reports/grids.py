@@ -16,6 +16,7 @@ from lcmat.files import write_text
 from lcmat.reports import grid_figures, tables
 from lcmat.reports.continual import continual_csv, continual_figure, continual_markdown
 from lcmat.reports.cross import cross
+from lcmat.reports.difference import difference
 from lcmat.reports.figures import accuracy_figure
 from lcmat.reports.found import Found, Report
 from lcmat.reports.lbcs import lbcs_csv, lbcs_markdown
@@ -198,6 +199,7 @@ def lbcs(found: Found) -> list[Path]:
 REPORTS: dict[str, Report] = {
     "accuracy": accuracy,
     "cross": cross,
+    "difference": difference,
     "heatmap": heatmap,
     "sensitivity": sensitivity,
     "wallclock": wallclock,

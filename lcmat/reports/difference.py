@@ -1,0 +1,143 @@
+"""How far each method is from Uniform, with intervals: a table, and dots with intervals by fraction, sorted.
+
+Methods differ less than seeds do, so accuracies side by side say little; differences seed by seed, in which a seed's
+initial weights and order of batches cancel, say more.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from lcmat.errors import UserError, suggest
+from lcmat.files import write_text
+from lcmat.reports import tables
+from lcmat.reports.figures import COLOURS, save_figure
+from lcmat.reports.found import Found
+from lcmat.reports.table_text import csv_text, in_words, markdown
+from lcmat.reports.tables import Paired, Table
+
+ABOVE, BELOW, NEITHER = COLOURS[0], COLOURS[3], "0.6"
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Final accuracy minus the baseline's in percentage points, by row and fraction, of the rows that have one."""
+
+    table: Table
+    baseline: str
+    cells: dict[tuple[str, float], Paired]
+
+    @property
+    def fractions(self) -> list[float]:
+        """Columns, in order."""
+        return sorted({fraction for _, fraction in self.cells})
+
+    @property
+    def rows(self) -> list[str]:
+        """Row names, from the largest mean over fractions to the smallest."""
+        means: dict[str, list[float]] = {}
+        for (row, _), cell in self.cells.items():
+            means.setdefault(row, []).append(cell.mean)
+        return sorted(means, key=lambda row: -statistics.fmean(means[row]))
+
+    def of(self, fraction: float) -> dict[str, Paired]:
+        """Return the differences at a fraction by row, the largest first."""
+        here = {row: cell for (row, where), cell in self.cells.items() if where == fraction}
+        return dict(sorted(here.items(), key=lambda item: -item[1].mean))
+
+
+def difference(found: Found, baseline: str = "Uniform") -> list[Path]:
+    """Each row's final accuracy minus `baseline`'s, seed by seed, with a 95% interval: tables, and a figure for each.
+
+    What cannot be told apart from the baseline is grey in the figure, and not bold in the table.
+    """
+    made = [differences(table, baseline) for table in tables.accuracy_tables(found.there)]
+    made = [one for one in made if one.cells]
+    if not made:
+        rows = dict.fromkeys(row for table in tables.accuracy_tables(found.there) for row, _ in table.cells)
+        raise UserError(f"report difference: no runs to compare with those of '{baseline}'{suggest(baseline, rows)}")
+    paths = [found.path(suffix, "-difference") for suffix in (".md", ".csv")]
+    write_text(paths[0], found.heading() + "\n".join(map(_markdown, made)))
+    write_text(paths[1], _csv(made))
+    for number, one in enumerate(made):
+        name = f"{found.name}-difference" + (f"-{number + 1}" if number else "")
+        paths += figure(one, found.title, found.figures, name)
+    return paths
+
+
+def differences(table: Table, baseline: str) -> Differences:
+    """Return the differences of a table's rows from one of them at the same fraction, over the seeds that both have."""
+    cells = {}
+    for (row, fraction), cell in table.ordered:
+        other = table.cells.get((baseline, fraction))
+        against = None if other is None or row == baseline else tables.paired(cell, other)
+        if against is not None:
+            cells[row, fraction] = against
+    return Differences(table, baseline, cells)
+
+
+def side(cell: Paired) -> int:
+    """Return on which side of nothing the whole interval lies: 1 above, −1 below, 0 neither, or no interval."""
+    if cell.half is None or abs(cell.mean) <= cell.half:
+        return 0
+    return 1 if cell.mean > 0 else -1
+
+
+def _markdown(made: Differences) -> str:
+    most = max(cell.count for cell in made.cells.values())
+
+    def shown(key: tuple[str, float]) -> str:
+        if key not in made.cells:
+            return "–"
+        cell = made.cells[key]
+        text = f"**{in_words(cell)}**" if side(cell) else in_words(cell)
+        return text if cell.count == most else f"{text} ({cell.count})"
+
+    rows = [[row, *(shown((row, fraction)) for fraction in made.fractions)] for row in made.rows]
+    header = [f"Minus {made.baseline}", *(f"{100 * fraction:.4g}%" for fraction in made.fractions)]
+    caption = made.table.caption[0].upper() + made.table.caption[1:]
+    return (
+        f"## {made.table.title}\n\nTest accuracy after the last epoch minus {made.baseline}'s in percentage points: "
+        f"the mean of the differences over {most} seeds (in brackets, where fewer) and half the width of its 95% "
+        f"interval by Student's t; bold where the interval does not contain 0. Each interval is for itself: of twenty "
+        f"methods that do not differ from {made.baseline}, one is bold. {caption}.\n\n{markdown(header, rows)}"
+    )
+
+
+def _csv(made: list[Differences]) -> str:
+    rows = []
+    for one in made:
+        for fraction in one.fractions:
+            for row, cell in one.of(fraction).items():
+                low, high = (None, None) if cell.half is None else (cell.mean - cell.half, cell.mean + cell.half)
+                rows.append([one.table.title, fraction, row, cell.count, cell.mean, low, high, side(cell)])
+    return csv_text(["setting", "fraction", "method", "seeds", "difference", "low", "high", "side"], rows)
+
+
+def figure(made: Differences, title: str, folder: Path, name: str) -> list[Path]:
+    """Draw a panel for each fraction: a dot and an interval for each row, the best at the top; grey: not told apart."""
+    most = max(len(made.of(fraction)) for fraction in made.fractions)
+    size = (5.2 * len(made.fractions), 1.3 + 0.24 * most)
+    drawn, panels = plt.subplots(1, len(made.fractions), figsize=size, squeeze=False, layout="constrained")
+    for axes, fraction in zip(panels[0], made.fractions, strict=True):
+        here = made.of(fraction)
+        for place, cell in enumerate(here.values()):
+            colour = {1: ABOVE, -1: BELOW, 0: NEITHER}[side(cell)]
+            axes.errorbar(cell.mean, place, xerr=cell.half, fmt="o", markersize=4, capsize=2, color=colour)
+        axes.axvline(0, color="0.35", linewidth=1, linestyle="--")
+        axes.set_yticks(range(len(here)), list(here), fontsize=8)
+        axes.set_ylim(most - 0.5, -0.5)  # the first row on top, and rows as far apart in every panel
+        axes.set_xlabel(f"test accuracy minus {made.baseline}'s (points)")
+        axes.set_title(f"{100 * fraction:.4g}%", fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+    seeds = sorted({cell.count for cell in made.cells.values()})
+    many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    drawn.suptitle(f"{title} ({made.table.title}): mean difference over {many} seeds, 95% interval", fontsize=10)
+    return save_figure(drawn, folder, name)
