@@ -233,6 +233,7 @@ def _choices(record: dict) -> str:
     options = dict(record["config"].get("options", {}))
     network = record["config"].get("selection_network") or {}
     options |= {name: network[name] for name in HOW_TAKEN if name in network}
+    options |= {name: record["config"][name] for name in ("weights_by",) if name in record["config"]}
     if "per_class" in record["config"]:  # others of this size were shared out in proportion to the classes
         options |= {"of each class": record["config"]["per_class"]}
     several = (record["config"].get("selection_network") or {}).get("initialisations")

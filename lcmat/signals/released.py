@@ -20,7 +20,7 @@ from lcmat.data.splits import Split
 from lcmat.errors import UserError, lookup
 from lcmat.signals.networks import capture
 from lcmat.signals.signals import Signals
-from lcmat.training import Compute, evaluation_mode
+from lcmat.training import Compute, chunks, evaluation_mode
 
 MODES, SCALES = ("eval", "train"), ("sample", "batch")
 
@@ -57,9 +57,10 @@ class Taking:
 def class_batches(labels: Tensor, size: int) -> list[Tensor]:
     """Return the positions of labels (n,) class by class, in order, `size` a batch; the last of a class may be smaller.
 
-    As the released loader comes by them (submodular.py, lines 96-99 and 145), which does not shuffle.
+    As the released loader comes by them (submodular.py, lines 96-99 and 145), which does not shuffle; but a last batch
+    of one joins the one before it, since BatchNorm has no statistics of one image where its features are 1×1.
     """
-    return [part for label in labels.unique() for part in (labels == label).nonzero()[:, 0].split(size)]
+    return [part for label in labels.unique() for part in chunks((labels == label).nonzero()[:, 0], size)]
 
 
 def batch_scale(labels: Tensor, size: int, by_class: bool = True) -> Tensor:
@@ -69,7 +70,7 @@ def batch_scale(labels: Tensor, size: int, by_class: bool = True) -> Tensor:
     """
     everything = torch.arange(len(labels), device=labels.device)
     scale = torch.empty(len(labels), dtype=torch.float64, device=labels.device)
-    for part in class_batches(labels, size) if by_class else everything.split(size):
+    for part in class_batches(labels, size) if by_class else chunks(everything, size):
         scale[part] = 1 / len(part)
     return scale
 
@@ -131,5 +132,5 @@ def _output(network: nn.Module, inputs: Tensor) -> Tensor:
         return network(inputs)
     except ValueError as error:  # "Expected more than 1 value per channel when training"
         raise UserError(
-            f"a batch of {len(inputs)} image is too small for BatchNorm's statistics; give another --selection_batch"
+            f"a class of {len(inputs)} image has no statistics for BatchNorm; leave --signals_mode train out"
         ) from error

@@ -17,6 +17,7 @@ from lcmat.augmentation.siamese import DSA, Draw
 from lcmat.condensation.matching_step import Pair, matching_gradient
 from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, accuracy, train
+from methods import get, select
 from tests.condensing import CHEAP as CHEAP_CONDENSING
 from tests.every_method import METHODS, FullProblem, check_form, chosen, make
 from tests.harness import call, places, records, records_in
@@ -195,6 +196,36 @@ def test_a_matching_step_is_the_cpus(name: str) -> None:
 
 def _moved(draw: Draw) -> Draw:
     return replace(draw, **{name: value.to(GPU) for name, value in vars(draw).items() if isinstance(value, Tensor)})
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if get(name).released])
+def test_picks_as_released_are_those_of_the_cpu(method: str) -> None:
+    how = ("signals_mode", "gradient_scale", "weights_by")
+    options = {name: value for name, value in get(method).released.items() if name not in how}
+    problem, scale = make([30, 20, 25]), torch.full((75,), 1 / 16)
+    here, there = (
+        problem.signals_as(lambda array, device=device: torch.from_numpy(np.ascontiguousarray(array)).to(device))
+        for device in ("cpu", GPU)
+    )
+    one, other = (select(replace(s, scale=scale), method, fraction=0.2, **options) for s in (here, there))
+    assert one.indices.tolist() == other.indices.tolist()
+
+
+@pytest.mark.parametrize("space", ["normalised", "pixels"])
+def test_medoids_of_every_space_are_those_of_the_cpu(space: str) -> None:
+    problem = make([30, 20, 25])
+    here, there = (
+        problem.signals_as(lambda array, device=device: torch.from_numpy(np.ascontiguousarray(array)).to(device))
+        for device in ("cpu", GPU)
+    )
+    one = select(here, "KMedoids", fraction=0.2, space=space, context=problem.context)
+    other = select(there, "KMedoids", fraction=0.2, space=space, context=on_the_gpu(problem))
+    assert one.indices.tolist() == other.indices.tolist()
+
+
+def test_runs_as_released(tmp_path: Path) -> None:
+    words = [*QUICK, "--model", "ResNet10", "--selection", "LCMat-S", "AdaCore", "Craig", "GradMatch", "Herding"]
+    assert len(run(tmp_path, *words, "--fraction", "0.05", "--numerics", "released")) == 5
 
 
 @pytest.mark.parametrize("variant", [["--label_noise", "0.3"], ["--long_tail", "10"], ["--cross", "MLP"]])

@@ -13,6 +13,8 @@ from lcmat.command_line import options
 from lcmat.command_line.request import request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.data import Dataset
+from lcmat.reports.table_text import accuracy_markdown
+from lcmat.reports.tables import accuracy_tables
 from lcmat.runs import pretrained as provision
 from lcmat.runs.job import Run
 from lcmat.runs.selection import Selection, selection_key
@@ -212,6 +214,20 @@ def test_runs_of_the_command_line(tmp_path: Path) -> None:
     assert [network.get("signals_mode") for network in networks].count("train") == 1
     assert [network.get("gradient_scale") for network in networks].count("batch") == 1
     assert len(list((tmp_path / "cache/networks").glob("*.pt"))) == 1
+
+
+def test_a_table_has_a_row_for_each_way(tmp_path: Path) -> None:
+    """None is averaged with another, and all stand beside one Uniform."""
+    run = cli(tmp_path)
+    words = ["--selection", "Craig", "Uniform", "--fraction", "0.02"]
+    for more in ([], ["--signals_mode", "train"], ["--weights_by", "batch"], ["--numerics", "released"]):
+        found = run(*words, *more)
+    assert len(found) == 5
+    text = accuracy_markdown(accuracy_tables(found))
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")} - {"Method"}
+    assert len(rows) == 5
+    assert any("weights_by = batch" in row and "softmax_twice" not in row for row in rows)
+    assert any("softmax_twice = True" in row for row in rows)
 
 
 def test_bad_words_are_named_and_signals_of_a_file_are_taken_already(

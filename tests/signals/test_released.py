@@ -44,6 +44,7 @@ def in_batches(network: nn.Module, split: TensorSplit, compute: Compute, size: i
         positions = [i for i, y in enumerate(split.labels.tolist()) if y == label]
         for start in range(0, len(positions), size):
             of_batch = positions[start : start + size]
+            assert len(of_batch) > 1
             with torch.no_grad():
                 h = network.embed(compute.inputs(split.images[of_batch]))
                 z = network.head(h)
@@ -82,18 +83,21 @@ def test_without_batch_norm_the_mode_does_not_matter(split: TensorSplit, compute
 
 
 def test_a_batch_without_statistics_is_refused(network: nn.Module, split: TensorSplit, compute: Compute) -> None:
-    """One image of 1×1 features has no variance; the statistics are there again afterwards."""
-    five = split.take((split.labels == 2).nonzero()[:5, 0])
-    with pytest.raises(UserError, match=r"batch of 1 image.*--selection_batch"):
-        take_in_training_mode(network, five, compute, 4)
+    """A class of one image of 1×1 features has no variance; the statistics are there again afterwards."""
+    few = split.take(torch.cat([(split.labels == 2).nonzero()[:5, 0], (split.labels == 3).nonzero()[:1, 0]]))
+    with pytest.raises(UserError, match=r"class of 1 image.*--signals_mode"):
+        take_in_training_mode(network, few, compute, 4)
     assert all(m.running_mean is not None for m in network.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_batches_are_of_one_class_in_order_and_the_last_is_partial() -> None:
-    labels = torch.tensor([1, 0, 1, 1, 0, 1, 1, 3])
-    assert [part.tolist() for part in class_batches(labels, 2)] == [[1, 4], [0, 2], [3, 5], [6], [7]]
-    assert batch_scale(labels, 2).tolist() == [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0]
-    assert batch_scale(labels, 3, by_class=False).tolist() == pytest.approx([1 / 3] * 6 + [0.5] * 2)
+    """But not of one sample."""
+    labels = torch.tensor([1, 0, 1, 1, 0, 1, 1, 3, 1, 1])
+    assert [part.tolist() for part in class_batches(labels, 2)] == [[1, 4], [0, 2], [3, 5], [6, 8, 9], [7]]
+    assert [part.tolist() for part in class_batches(labels, 4)] == [[1, 4], [0, 2, 3, 5], [6, 8, 9], [7]]
+    third = 1 / 3
+    assert batch_scale(labels, 2).tolist() == [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, third, 1.0, third, third]
+    assert batch_scale(labels, 4, by_class=False).tolist() == [0.25] * 8 + [0.5] * 2
 
 
 @pytest.mark.parametrize("size", [3, 8])
@@ -107,7 +111,9 @@ def test_gradients_and_hessians_are_those_of_the_mean_loss_of_a_batch(size: int)
     z = torch.from_numpy(problem.logits)
     (a, k), (b, u) = gradient_factors(signals), hessian_factors(signals)
     for label in y.unique():
-        for part in (y == label).nonzero()[:, 0].split(size):
+        for part in class_batches(y, size):
+            if y[part[0]] != label:
+                continue
 
             def share(move: Tensor, i: int, part: Tensor = part) -> Tensor:
                 losses = nn.functional.cross_entropy(z[part] + h[part] @ move.T, y[part], reduction="none")
