@@ -25,9 +25,10 @@ from lcmat.runs.setup import Settings, Setup
 from lcmat.selection.context import Context
 from lcmat.selection.select import select_with
 from lcmat.selection.subset import Subset
-from lcmat.signals.networks import load_weights, take_signals
+from lcmat.signals.networks import take_signals
 from lcmat.signals.released import Taking, batch_scale, take_in_training_mode
 from lcmat.signals.signals import Signals
+from lcmat.signals.weights import load_weights
 from lcmat.training import History, Recipe, train
 
 # What a method may need that comes from the pretrained network.

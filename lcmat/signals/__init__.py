@@ -4,8 +4,9 @@ The constants of what methods may need stand here, too. What is computed from si
 `distances`; which network they come from, and where they are kept, to `runs`.
 """
 
-from lcmat.signals.networks import linear_head, load_weights, signals_of_batches, take_signals
+from lcmat.signals.networks import linear_head, signals_of_batches, take_signals
 from lcmat.signals.released import Taking
 from lcmat.signals.signals import Signals
+from lcmat.signals.weights import load_weights
 
 __all__ = ["Signals", "Taking", "linear_head", "load_weights", "signals_of_batches", "take_signals"]

@@ -1,21 +1,20 @@
-"""What the library asks of any network: its last linear layer, its signals, and weights from a file."""
+"""What the library asks of any network: its last linear layer, and its signals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from lcmat.data.splits import Split
-from lcmat.errors import UserError
-from lcmat.files import load_tensors
+from lcmat.errors import UserError, shown
+from lcmat.signals.loaders import called, in_order, inputs_and_labels
 from lcmat.signals.signals import Signals
 from lcmat.training import Compute, evaluation_mode, predictions
-
-# Names that other ResNet code gives to the same parts; ours are those of the released code.
-SYNONYMS = (("downsample.", "shortcut."), ("fc.", "linear."), ("classifier.", "linear."), ("head.", "linear."))
 
 
 def linear_head(network: nn.Module) -> nn.Linear:
@@ -36,18 +35,55 @@ def linear_head(network: nn.Module) -> nn.Linear:
 def signals_of_batches(network: nn.Module, batches: Iterable) -> Signals:
     """Return features, logits and labels of one's own data under one's own network, in evaluation mode.
 
-    batches: pairs of inputs as the network takes them and labels (b,), such as a DataLoader that does not shuffle: the
-    indices that are selected later are positions in this order. Works for any nn.Module whose output is that of its
-    last nn.Linear. Inputs are moved to the device of the network. Raises UserError if there is no such layer.
+    network: any nn.Module whose output is that of its last nn.Linear: a tensor, a tuple with such a tensor, or an
+    object or mapping with `logits`. Compiled ones run uncompiled meanwhile.
+    batches: a DataLoader that does not shuffle, or any other iterable of (inputs, labels); of (inputs, labels,
+    positions); or of mappings with `labels`, whose other entries the network takes by name. Labels are integers (b,) or
+    texts: these become classes by name, as `network.config.id2label` has them, or in sorted order.
+
+    The indices that are selected later are positions in this order. A loader that is known to shuffle is refused; of
+    one that is not known, the first two batches are read twice and must be the same; what can be gone through once,
+    such as a generator, cannot be checked: it must not shuffle. Inputs are moved to the device and type of the network.
+    Raises UserError that names what does not fit.
     """
-    device = next(network.parameters()).device
+    if not isinstance(network, nn.Module):
+        raise UserError(f"the network must be a torch.nn.Module, not {type(network).__name__}")
+    linear_head(network)  # before anything is read
+    device = next((value.device for value in network.parameters()), torch.device("cpu"))
+    names: list[list[str]] = []
 
-    def outputs() -> Iterator[tuple[Tensor, Tensor]]:
-        with evaluation_mode(network):
-            for inputs, labels in batches:
-                yield network(inputs.to(device)), torch.as_tensor(labels).to(device)
+    def outputs() -> Iterator[tuple[object, Tensor]]:
+        count = 0
+        for batch in in_order(batches):
+            inputs, labels = inputs_and_labels(batch, count)
+            if not isinstance(labels, Tensor):
+                names.append(labels)
+                labels = torch.zeros(len(labels), dtype=torch.int64)  # until all names are known
+            count += len(labels)
+            yield called(network, inputs), labels.to(device)
 
-    return capture(network, outputs())
+    with evaluation_mode(network):
+        signals = capture(network, outputs())
+    if not names:
+        return signals
+    labels = [name for part in names for name in part]
+    if len(labels) != len(signals):
+        raise UserError("labels are texts in some batches and numbers in others")
+    return replace(signals, labels=labels, class_names=_names_of_columns(network, labels))
+
+
+def _names_of_columns(network: nn.Module, labels: list[str]) -> list[str] | None:
+    """Return the classes' names in the order of the network's outputs, if it says them (transformers' id2label)."""
+    known = getattr(getattr(network, "config", None), "id2label", None)
+    if not isinstance(known, Mapping) or all(name == f"LABEL_{number}" for number, name in known.items()):
+        return None
+    names = [known[number] for number in sorted(known)]
+    unknown = next((label for label in labels if label not in names), None)
+    if unknown is not None:
+        raise UserError(
+            f"a label is {shown(unknown)}, which is none of the network's (config.id2label): {names[:4]}, …"
+        )
+    return names
 
 
 @torch.no_grad()
@@ -57,89 +93,109 @@ def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int 
     Works for any nn.Module whose output is that of its last nn.Linear: a hook reads what goes into it. The precision
     is that of `compute`; float32 is right, since bfloat16 changes picks. Raises UserError if there is no such layer.
     """
-    return capture(network, ((output, labels) for output, labels, _ in predictions(network, split, compute, batch)))
+    outputs = ((output, labels) for output, labels, _ in predictions(network, split, compute, batch))
+    with evaluation_mode(network):  # here, too: a generator that an error leaves half read does not end at once
+        return capture(network, outputs)
 
 
-def capture(network: nn.Module, outputs: Iterable[tuple[Tensor, Tensor]]) -> Signals:
+def capture(network: nn.Module, outputs: Iterable[tuple[object, Tensor]]) -> Signals:
     """Return signals from the outputs and labels of batches, and what goes into the last layer meanwhile."""
-    head = linear_head(network)
-    captured: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
-    features, logits, labels = [], [], []
-    try:
+    features, logits, labels, last = [], [], [], None
+    with _uncompiled(), _inputs_of_linear_layers(network) as calls:
         for output, batch_labels in outputs:
-            if not captured or captured[-1].ndim != 2 or output.shape != (len(batch_labels), head.out_features):
-                raise UserError(
-                    f"the output of {type(network).__name__} is not that of its last linear layer; end it with one"
-                )
-            feature = captured[-1]
-            captured.clear()
-            if not features:
-                _check_output(network, head, feature, output)
+            if last is None:
+                last = _last_layer(network, calls, output, len(batch_labels))
+            head, place = last
+            feature, out = calls.get(head), _tensors(output).get(place)
+            if feature is None or out is None or out.shape != (len(batch_labels), head.out_features):
+                raise _no_output_of_a_layer(network)
+            calls.clear()
             features.append(feature.float())
-            logits.append(output.float())
+            logits.append(out.float())
             labels.append(batch_labels)
-    finally:
-        handle.remove()
     if not features:
         raise UserError("there are no batches to take signals from")
-    bias = head.bias is not None
-    return Signals(torch.cat(features), torch.cat(logits), torch.cat(labels), bias=bias)
+    return Signals(torch.cat(features), torch.cat(logits), torch.cat(labels), bias=head.bias is not None)
 
 
-def _check_output(network: nn.Module, head: nn.Linear, feature: Tensor, output: Tensor) -> None:
-    expected = nn.functional.linear(feature.to(head.weight.dtype), head.weight, head.bias)
-    if not torch.isfinite(output).all():
+@contextmanager
+def _inputs_of_linear_layers(network: nn.Module) -> Iterator[dict[nn.Linear, Tensor]]:
+    """Note what goes into each linear layer, if that is a vector for each sample."""
+    calls: dict[nn.Linear, Tensor] = {}
+
+    def note(module: nn.Linear, inputs: tuple, named: Mapping) -> None:
+        value = inputs[0] if inputs else named.get("input")
+        if isinstance(value, Tensor) and value.ndim == 2:
+            calls[module] = value
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _uncompiled() -> AbstractContextManager:
+    """Let compiled modules run as they are written: what was compiled before a hook came does not call it."""
+    # Nothing can be compiled where the compiler was never imported, which takes seconds.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _tensors(output: object) -> dict[object, Tensor]:
+    """Return the tensors in a network's output that may be logits, and where they lie."""
+    if isinstance(output, Tensor):
+        return {None: output}
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return {"logits": logits}
+    parts = (
+        output.items() if isinstance(output, Mapping) else enumerate(output if isinstance(output, list | tuple) else ())
+    )
+    return {place: value for place, value in parts if isinstance(value, Tensor) and value.ndim == 2}
+
+
+def _last_layer(
+    network: nn.Module, calls: Mapping[nn.Linear, Tensor], output: object, count: int
+) -> tuple[nn.Linear, object]:
+    """Return the linear layer whose output is the network's, and where that lies in it.
+
+    Raises UserError if there is none, or if it is not clear which of several is meant.
+    """
+    given = {place: value for place, value in _tensors(output).items() if value.ndim}
+    if given and all(len(value) != count for value in given.values()):
+        found = len(next(iter(given.values())))
+        raise UserError(f"{type(network).__name__} returns outputs of {found} samples for {count} labels")
+    if any(not torch.isfinite(value).all() for value in given.values()):
         raise UserError(
             f"the outputs of {type(network).__name__} are not finite; its weights are ruined, train it anew"
         )
-    tolerance = 1e-2 if output.dtype == torch.bfloat16 else 1e-4
-    if not torch.allclose(
-        output.float(), expected.float(), rtol=tolerance, atol=tolerance * float(expected.abs().max())
-    ):
+    usual = linear_head(network)
+    layers = sorted(calls, key=lambda layer: layer is usual)  # that one in the place of any other with the same output
+    found = {
+        place: layer for place, value in given.items() for layer in layers if _is_output(layer, calls[layer], value)
+    }
+    if not found:
+        raise _no_output_of_a_layer(network)
+    first = next(iter(found))
+    if len(found) > 1 and found[first] is not usual:
         raise UserError(
-            f"the output of {type(network).__name__} is not that of its last linear layer (a softmax after it?); "
-            f"let it return logits"
+            f"{type(network).__name__} returns the outputs of {len(found)} linear layers; let it return logits alone"
         )
+    return found[first], first
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict from a file into `network`, of any floating type, with the common names for its parts.
-
-    A wrapper ({"state_dict": …}, {"model": …}) and the prefix of DataParallel are taken off.
-    Raises UserError that says which entries are missing, unknown or of another shape.
-    """
-    state = load_tensors(Path(path))
-    for wrapper in ("state_dict", "model", "network"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict: a mapping from parameter names to tensors")
-    wanted = network.state_dict()
-    state = {_own_name(name, wanted): value for name, value in state.items()}
-    # Files written by hand often lack BatchNorm's counters, which evaluation does not use.
-    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
-    unknown = [name for name in state if name not in wanted]
-    shape = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
-    if missing or unknown or shape:
-        problem = (
-            f"lacks {missing[0]}"
-            if missing
-            else f"has {unknown[0]} too many"
-            if unknown
-            else f"has {shape[0]} of shape {tuple(state[shape[0]].shape)}, not {tuple(wanted[shape[0]].shape)}"
-        )
-        raise UserError(f"{path} does not fit {type(network).__name__} for this dataset: it {problem}; check --model")
-    if not all(torch.isfinite(value).all() for value in state.values()):
-        raise UserError(f"{path} holds weights that are not finite")
-    network.load_state_dict(state, strict=False)
+def _is_output(layer: nn.Linear, feature: Tensor, value: Tensor) -> bool:
+    if len(feature) != len(value) or value.shape[1:] != (layer.out_features,):
+        return False
+    expected = nn.functional.linear(feature.to(layer.weight.dtype), layer.weight, layer.bias).float()
+    tolerance = 1e-2 if value.dtype == torch.bfloat16 else 1e-4
+    return torch.allclose(value.float(), expected, rtol=tolerance, atol=tolerance * float(expected.abs().max()))
 
 
-def _own_name(name: str, wanted: dict) -> str:
-    name = name.removeprefix("module.")
-    if name in wanted:
-        return name
-    for other, own in SYNONYMS:
-        if name.replace(other, own) in wanted:
-            return name.replace(other, own)
-    return name
+def _no_output_of_a_layer(network: nn.Module) -> UserError:
+    return UserError(
+        f"the output of {type(network).__name__} is not that of its last linear layer (a softmax after it, or another "
+        f"shape?); let it return logits, and end it with that layer"
+    )

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 import nets
 from lcmat.data import Dataset
 from lcmat.errors import UserError
-from lcmat.signals.networks import linear_head, load_weights, take_signals
+from lcmat.signals.networks import linear_head, take_signals
+from lcmat.signals.weights import load_weights
 from lcmat.training import Compute
 
 

@@ -20,7 +20,8 @@ from lcmat.errors import UserError
 from lcmat.facility_location.exact import hold
 from lcmat.files import save_tensors, sha256_of
 from lcmat.reports.figures import save_figure
-from lcmat.signals.networks import load_weights, take_signals
+from lcmat.signals.networks import take_signals
+from lcmat.signals.weights import load_weights
 from lcmat.training import Compute
 
 matplotlib.use("Agg")
