@@ -132,13 +132,14 @@ class History:
 
     tests: pairs of epoch (from 1) and test accuracy in per cent. train_accuracy: of the last epoch, while training.
     dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm`, `probability_margin` of each sample when its
-    batch came, or None.
+    batch came, or None. held_out_accuracy: after the last epoch, on samples held out of the training set, or None.
     """
 
     tests: list[tuple[int, float]] = field(default_factory=list)
     train_accuracy: float = 0.0
     seconds: float = 0.0
     dynamics: dict[str, Tensor] | None = None
+    held_out_accuracy: float | None = None
 
 
 def chunks(order: Tensor, size: int) -> list[Tensor]:

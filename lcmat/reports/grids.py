@@ -28,6 +28,7 @@ from lcmat.reports.table_text import (
     markdown,
     mean_and_std,
 )
+from lcmat.reports.tuning import tuning
 
 
 def accuracy(found: Found) -> list[Path]:
@@ -202,6 +203,7 @@ REPORTS: dict[str, Report] = {
     "difference": difference,
     "heatmap": heatmap,
     "sensitivity": sensitivity,
+    "tuning": tuning,
     "wallclock": wallclock,
     "continual": continual,
     "lbcs": lbcs,

@@ -17,7 +17,7 @@ from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
-from lcmat.training import History, Recipe, train
+from lcmat.training import History, Recipe, accuracy, train
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
 # How the literature trains on synthetic images. zhao: Zhao & Bilen 2021 (DSA), 2023 (DM); idc: Kim et al. 2022.
@@ -62,13 +62,14 @@ class Evaluation:
                 "test_accuracy": history.tests[-1][1],
                 "best_test_accuracy": max(value for _, value in history.tests),
                 "train_accuracy": history.train_accuracy,
+                **({} if history.held_out_accuracy is None else {"held_out_accuracy": history.held_out_accuracy}),
                 "tests": history.tests,
             }
             for history in self.histories
         ]
         if len(each) == 1:
             return each[0]
-        means = ("test_accuracy", "best_test_accuracy", "train_accuracy")
+        means = [name for name in each[0] if name != "tests"]
         return {name: statistics.fmean(one[name] for one in each) for name in means} | {
             "tests": each[0]["tests"],
             "evaluations": each,
@@ -84,15 +85,17 @@ def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: st
     """Train `settings.evaluations` fresh networks of the run's test model, each by a seed of its own, and test them.
 
     Each that is done is kept beside the checkpoints under `key` (`checkpoints.of_trainings`): a run that is stopped
-    loses none.
+    loses none. With --val each is tested on what is held out, too.
     """
     settings = setup.settings
+    held_out = setup.split(run.seed, setup.ratio(run))[2] if settings.hold_out else None
     model = run.test_model or settings.model
     done = _kept(setup, key)
     for number in range(len(done), settings.evaluations):
         purpose = ("train",) if number == 0 else ("train", number)
+        network = setup.fresh_network(model, run.seed, *purpose)
         history = train(
-            setup.fresh_network(model, run.seed, *purpose),
+            network,
             reduced.split,
             settings.recipe,
             setup.compute,
@@ -106,6 +109,8 @@ def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: st
             resume=settings.resume,
             label=f"{label}: training {model}" + (f" {number + 1}" if settings.evaluations > 1 else ""),
         )
+        if held_out is not None:
+            history.held_out_accuracy = accuracy(network, held_out, setup.compute)
         done.append(history)
         if settings.evaluations > 1:
             kept = {"histories": [vars(one) for one in done]}
