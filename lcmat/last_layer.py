@@ -103,15 +103,16 @@ def hessian_variance(b: Tensor, u: Tensor) -> Tensor:
     E[λ²] − E[λ]² is safe here because it is in float64 and only ranks dimensions, of which those with nearly constant
     λ come last.
     """
-    return _variance(*_curvature_sums(b, u), len(b))
+    return variance_of_sums(*curvature_sums(b, u), len(b))
 
 
-def _curvature_sums(b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def curvature_sums(b: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Return Σ λ and Σ λ², (C, d+1) each, as products of (C, n) and (n, d+1) matrices."""
     return b.T @ u, b.square().T @ u.square()
 
 
-def _variance(first: Tensor, second: Tensor, n: int) -> Tensor:
+def variance_of_sums(first: Tensor, second: Tensor, n: int) -> Tensor:
+    """Return the variance of n values from their sum and the sum of their squares."""
     return (second / n - (first / n).square()).clamp_(min=0)
 
 

@@ -179,8 +179,8 @@ def train(
         raise UserError(f"cannot train on {len(split)} sample: BatchNorm needs two; raise the fraction or budget")
     started = time.monotonic()
     network.to(compute.device, memory_format=torch.channels_last).train()
-    optimizer = _optimizer(network, recipe)
-    scheduler = _scheduler(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
+    optimizer = optimizer_of(network, recipe)
+    scheduler = scheduler_of(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
     history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if record_dynamics else None)
     if weights is not None:
         weights = SampleWeights((weights / weights.mean()).float(), weights_by == "batch")
@@ -291,14 +291,16 @@ def _quiet(parts: list | tuple) -> bool | None:
     return True if len(parts) < 10 else None  # a bar for ten batches flickers; None: silent unless on a terminal
 
 
-def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the optimizer that a recipe names, for all parameters of a network."""
     options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "SGD":
         options |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
     return getattr(torch.optim, recipe.optimizer)(network.parameters(), **options)
 
 
-def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the schedule of learning rates that a recipe names, which takes a step a batch; steps: of an epoch."""
     schedulers = torch.optim.lr_scheduler
     if recipe.scheduler == "CosineAnnealingLR":
         return schedulers.CosineAnnealingLR(optimizer, recipe.epochs * steps, eta_min=recipe.min_lr)

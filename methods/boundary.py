@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lcmat.distances.vectors import BLOCK_ELEMENTS, euclidean
+from lcmat.block_sizes import at_once
+from lcmat.distances.vectors import euclidean
 from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
 from lcmat.selection.context import Context
@@ -14,8 +15,6 @@ from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
 from lcmat.training import evaluation_mode
 
-# Images whose distance is found at once.
-BATCH = 250
 # Distances that differ by less than this share are equal to rounding.
 NEIGHBOUR_TIE = 1e-12
 
@@ -32,7 +31,7 @@ def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: i
     p, q = probabilities(signals.logits)
     # log1p keeps the digits of sure predictions; what is impossible but for rounding has a finite logarithm, too.
     log_p = torch.where(p > 0.5, torch.log1p(-q), F.log_softmax(signals.logits.double(), 1).clamp(min=-1e300))
-    parts = torch.arange(len(p), device=p.device).split(max(1, BLOCK_ELEMENTS // (nearest.shape[1] * p.shape[1])))
+    parts = torch.arange(len(p), device=p.device).split(max(1, at_once().elements // (nearest.shape[1] * p.shape[1])))
     divergence = [(p[nearest[own]] * (log_p[nearest[own]] - log_p[own, None])).sum(2).mean(1) for own in parts]
     return Picks(ranked(torch.cat(divergence), budget))
 
@@ -42,7 +41,7 @@ def nearest_others(features: Tensor, count: int) -> Tensor:
     distance = euclidean(features)
     n = len(distance)
     found = []
-    for part in torch.arange(n, device=features.device).split(max(1, BLOCK_ELEMENTS // n)):
+    for part in torch.arange(n, device=features.device).split(max(1, at_once().elements // n)):
         rows = distance.rows(part)
         rows[torch.arange(len(part)), part] = torch.inf
         values, indices = rows.topk(count, dim=1, largest=False)
@@ -69,8 +68,8 @@ def deep_fool(
     """Choose the images that the smallest perturbation takes across the boundary (Ducoffe & Precioso 2018, DFAL)."""
     network, compute = context.network, context.compute
     network.to(compute.device)
-    parts = torch.arange(len(signals)).split(BATCH)
-    quiet = None if len(signals) > 2 * BATCH else True
+    parts = torch.arange(len(signals)).split(at_once().images)
+    quiet = None if len(signals) > 2 * at_once().images else True
     bar = tqdm(context.split.batches(parts), total=len(parts), desc="DeepFool", disable=quiet, leave=False)
     with evaluation_mode(network):
         norms = [perturbation(network, compute.inputs(images), overshoot, iterations, classes) for images, _, _ in bar]

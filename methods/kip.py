@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcmat import seeds
+from lcmat.block_sizes import at_once
 from lcmat.condensation.condenser import Condenser, Task
 from lcmat.condensation.loop import Learning
 from lcmat.condensation.space import Space
@@ -16,7 +17,6 @@ from lcmat.method_options import check_numbers
 
 # Variances of weights and biases, those of the published code: W_std = √2, b_std = 0.1.
 WEIGHT_VARIANCE, BIAS_VARIANCE = 2.0, 0.01
-PIECE = 2**21  # entries of the kernel between targets and images that are formed at once: 16 MB, a few times over
 
 
 def kip(
@@ -72,7 +72,7 @@ def loss_and_gradient(
     coefficients = ridge_coefficients(support, y_images, depth, regularisation)
     leaf = coefficients.detach().requires_grad_()
     total, slopes = 0.0, (torch.zeros_like(support), torch.zeros_like(leaf))
-    rows = max(1, PIECE // len(support))
+    rows = max(1, at_once().elements // len(support))  # of the kernel between targets and images
     for some, wanted in zip(x.split(rows), y.split(rows), strict=True):
         own = support.detach().requires_grad_()
         loss = 0.5 * (ntk(some, own, depth) @ leaf - wanted).square().sum() / y.numel()
@@ -108,8 +108,8 @@ def ntk(x: Tensor, z: Tensor, depth: int) -> Tensor:
         cosine = sigma / scale
         if x is z:  # with itself each is correlated exactly, whatever moves: rounding would cost κ₀ half of its digits
             cosine = torch.where(torch.eye(len(x), dtype=torch.bool, device=x.device), 1.0, cosine)
-        sigma = WEIGHT_VARIANCE * scale * _FirstArcCosine.apply(cosine) + BIAS_VARIANCE
-        theta = sigma + WEIGHT_VARIANCE * _ZerothArcCosine.apply(cosine) * theta
+        sigma = WEIGHT_VARIANCE * scale * FirstArcCosine.apply(cosine) + BIAS_VARIANCE
+        theta = sigma + WEIGHT_VARIANCE * ZerothArcCosine.apply(cosine) * theta
         of_x, of_z = (WEIGHT_VARIANCE * v / 2 + BIAS_VARIANCE for v in (of_x, of_z))  # κ₁(1) = ½
     return theta
 
@@ -118,7 +118,7 @@ def _angle(cosine: Tensor) -> Tensor:
     return cosine.clamp(-1, 1).acos()
 
 
-class _ZerothArcCosine(torch.autograd.Function):
+class ZerothArcCosine(torch.autograd.Function):
     """κ₀(c) = (π − arccos c)/2π = E[1(u > 0) 1(v > 0)] for normal u, v of correlation c.
 
     Its slope 1/(2π √(1 − c²)) has no bound at c = ±1, where an image meets itself or its double: it is kept finite.
@@ -135,7 +135,7 @@ class _ZerothArcCosine(torch.autograd.Function):
         return grad / (2 * math.pi * (1 - cosine.square()).clamp(min=1e-12).sqrt())
 
 
-class _FirstArcCosine(torch.autograd.Function):
+class FirstArcCosine(torch.autograd.Function):
     """κ₁(c) = (√(1 − c²) + (π − arccos c) c)/2π = E[relu(u) relu(v)] for standard normal u, v; its slope is κ₀(c)."""
 
     @staticmethod

@@ -53,7 +53,7 @@ def probabilistic(
                disable=None, leave=False)  # fmt: skip
     for t in bar:
         mask = _drawn(s, seeds.generator(seed, "mask", t))
-        losses.append(_loss_after_training(context, mask, inner_epochs, seed))
+        losses.append(loss_after_training(context, mask, inner_epochs, seed))
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
         s = _updated(s, mask, losses, step, groups, budgets)
         if context.checkpoint is not None:
@@ -98,7 +98,7 @@ def _drawn(s: Tensor, draw: torch.Generator) -> Tensor:
     return mask
 
 
-def _loss_after_training(context: Context, mask: Tensor, epochs: int, seed: int) -> float:
+def loss_after_training(context: Context, mask: Tensor, epochs: int, seed: int) -> float:
     """Return the mean cross-entropy over all samples of a network trained on the masked ones; ∞ if that diverged."""
     network = context.fresh_network(0)
     chosen = context.split.take(mask.nonzero()[:, 0])

@@ -205,7 +205,7 @@ def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:
     spectrum, places = [], []
     for group in groups:
         signals, layer = group.signals, group.layer
-        order, values = _by_variance(signals)
+        order, values = by_variance(signals)
         top = values[order[:10_000]]
         spectrum += [
             {
@@ -218,10 +218,10 @@ def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:
             for rank, (value, share) in enumerate(zip(top, top.cumsum(0) / values.sum(), strict=True), 1)
         ]
         classes = signals.labels.unique().tolist()
-        orders = {label: _by_variance(signals[signals.labels == label])[0] for label in classes}
+        orders = {label: by_variance(signals[signals.labels == label])[0] for label in classes}
         for case in tqdm(group.cases, desc=f"variance, seed {group.seed}", disable=None, leave=False):
             difference = layer.diagonal(group.coefficients(case)).flatten().abs()
-            places.append(case.row | {"class": "all"} | _place(order, difference))
+            places.append(case.row | {"class": "all"} | place_of(order, difference))
             chosen = torch.from_numpy(case.subset.indices).to(signals.labels.device)
             weights = loss_surface.relative_weights(case.subset, len(chosen)).to(chosen.device, torch.float64)
             for label in classes:
@@ -230,17 +230,17 @@ def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:
                 if picked.sum() == 0:
                     continue
                 difference = layer.diagonal(own / own.sum() - picked / picked.sum()).flatten().abs()
-                places.append(case.row | {"class": str(label)} | _place(orders[label], difference))
+                places.append(case.row | {"class": str(label)} | place_of(orders[label], difference))
     return {"-spectrum": spectrum, "": places}
 
 
-def _by_variance(signals: Signals) -> tuple[Tensor, Tensor]:
+def by_variance(signals: Signals) -> tuple[Tensor, Tensor]:
     """Return all dimensions by falling variance of λ, and the variances."""
     values = hessian_variance(*hessian_factors(signals))
     return dominant_dimensions(values, values.numel()), values.flatten()
 
 
-def _place(order: Tensor, difference: Tensor) -> dict[str, int]:
+def place_of(order: Tensor, difference: Tensor) -> dict[str, int]:
     """Return at which place in the order, from 1, the largest difference stands: it lies in 𝒦 for K as large."""
     rank = 1 + int((order == difference.argmax()).nonzero()[0, 0])
     return {"rank": rank} | {f"in_{size}": int(rank <= size) for size in (10, 100, 1000)}

@@ -62,7 +62,7 @@ def contact_sheet(pictures: dict[str, Pictures], classes: int, title: str, name:
     for axes in panels.flat:
         axes.axis("off")
     for axes, (method, (images, labels)) in zip(panels.flat, pictures.items(), strict=False):
-        sheet = _sheet(images, labels, classes, longest)
+        sheet = sheet_of(images, labels, classes, longest)
         axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(method, fontsize=7, pad=2)
     figure.suptitle(f"{title}: a row for each class, in the order chosen", fontsize=8)
@@ -75,7 +75,7 @@ def pictures_of(dataset: Dataset, subset: Subset) -> torch.Tensor:
     return torch.cat([images.cpu() for images, _, _ in chosen.batches(torch.arange(len(chosen)).split(256))])
 
 
-def _sheet(images: torch.Tensor, labels: np.ndarray, classes: int, columns: int, gap: int = 1) -> np.ndarray:
+def sheet_of(images: torch.Tensor, labels: np.ndarray, classes: int, columns: int, gap: int = 1) -> np.ndarray:
     """Return images in rows by class, (h, w, 3) or (h, w), on white."""
     channels, height, width = images.shape[1:]
     sheet = torch.full((channels, classes * (height + gap), columns * (width + gap)), 255, dtype=torch.uint8)

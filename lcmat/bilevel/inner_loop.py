@@ -13,13 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcmat import memory_limit
+from lcmat.block_sizes import at_once
 from lcmat.data.splits import Split
 from lcmat.errors import UserError
 from lcmat.memory_limit import OF_A_MATRIX, fits
 from lcmat.training import Compute, evaluation_mode
-
-# Images at once in a pass: on a CPU those that stay in its cache, on other devices enough to fill them.
-PASS_IMAGES = {"cpu": 250, "other": 2000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,7 @@ class Images:
 
 def images_at_once(compute: Compute) -> int:
     """Return how many images to pass through a network at once."""
-    return PASS_IMAGES["cpu" if compute.device.type == "cpu" else "other"]
+    return at_once().images if compute.device.type == "cpu" else at_once().images_elsewhere
 
 
 def prepared(split: Split, compute: Compute) -> Images:

@@ -140,7 +140,7 @@ class Learning:
                     bar.set_postfix(loss=f"{self.curve[-1][1]:.4g}" if self.curve else "")
                     self._snapshot()
                 if time.monotonic() - saved >= self.task.checkpoint_seconds and self.iteration < self.iterations:
-                    self._store()
+                    self.store()
                     saved = time.monotonic()
         curve = torch.tensor(self.curve, dtype=torch.float64)
         return replace(self._synthetic(), curve=curve, seconds=self.seconds)
@@ -187,7 +187,8 @@ class Learning:
         if self.task.snapshot is not None and self.iteration in marks:
             self.task.snapshot(self.iteration, self._synthetic())
 
-    def _store(self) -> None:
+    def store(self) -> None:
+        """Keep the state at this step in the task's checkpoint, if it has one."""
         if self.task.checkpoint is None:
             return
         state = {name: getattr(self, name) for name in ("iteration", "step", "curve", "recent", "seconds")}

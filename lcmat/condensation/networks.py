@@ -77,14 +77,14 @@ class Networks:
                 some = torch.randperm(len(self.task.split), generator=draw)[: plan.images]
                 for part in chunks(some, plan.batch):
                     ((real, labels, _),) = self.task.split.batches([part])
-                    self._train_on(self.room.normalised(real.to(device).float() / 255), labels.to(device), draw)
+                    self.train_on(self.room.normalised(real.to(device).float() / 255), labels.to(device), draw)
                 return
             inputs = self.room.inputs(images, self.factor)
             labels = self.labels.repeat(self.factor**2)
             for _ in range(plan.passes):
                 for part in chunks(torch.randperm(len(labels), generator=draw), plan.batch):
                     part = part.to(device)
-                    self._train_on(inputs[part], labels[part], draw)
+                    self.train_on(inputs[part], labels[part], draw)
 
     def state(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""
@@ -104,7 +104,8 @@ class Networks:
         how = {"lr": plan.lr, "momentum": plan.momentum, "weight_decay": plan.weight_decay}
         self.optimizer = torch.optim.SGD(self.network.parameters(), **how)
 
-    def _train_on(self, inputs: Tensor, labels: Tensor, draw: torch.Generator) -> None:
+    def train_on(self, inputs: Tensor, labels: Tensor, draw: torch.Generator) -> None:
+        """Take a step on inputs that are augmented as the schedule says."""
         inputs, mix = siamese.varied(inputs, self.schedule.strategy, draw)
         loss = mixed_cross_entropy(self.network(inputs), labels, None, mix)
         self.optimizer.zero_grad(set_to_none=True)

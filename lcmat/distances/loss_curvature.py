@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from lcmat import memory_limit
+from lcmat.block_sizes import at_once
 from lcmat.distances.lower_bounds import LowerBounds, products_are_whole
-from lcmat.distances.vectors import BLOCK_ELEMENTS, Pairs, RepresentativeDistance, first_of_equals, root
+from lcmat.distances.vectors import Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
 from lcmat.last_layer import (
-    _curvature_sums,
-    _variance,
+    curvature_sums,
     dominant_dimensions,
     gradient_factors,
     hessian_factors,
     parameters_per_class,
+    variance_of_sums,
 )
 from lcmat.method_options import check_radius
 from lcmat.signals.signals import Signals
@@ -100,7 +101,7 @@ def _variance_in_blocks(signals: Signals) -> Tensor:
     """Return the variance of every dimension of λ, (C, d+1), without holding the factors of all samples."""
     n, width = len(signals), signals.logits.shape[1] + parameters_per_class(signals)
     first = second = 0
-    for part in torch.arange(n, device=signals.labels.device).split(max(1, BLOCK_ELEMENTS // width)):
-        sums = _curvature_sums(*hessian_factors(signals, part))
+    for part in torch.arange(n, device=signals.labels.device).split(max(1, at_once().elements // width)):
+        sums = curvature_sums(*hessian_factors(signals, part))
         first, second = first + sums[0], second + sums[1]
-    return _variance(first, second, n)
+    return variance_of_sums(first, second, n)

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lcmat.block_sizes import at_once
+
 # What one operation in float32 rounds by, as a share of its result.
 ROUNDING = 2.0**-24
-# Rows of a tile, and its elements: 2 MiB, which stays in cache from one of the L1 sum's terms to the next.
-TILE_ROWS, TILE_ELEMENTS = 512, 2**19
 # Beyond this, squares of features could leave float32's range; and products below NOTHING may be lost at its lower end.
 LARGEST, NOTHING = 1e6, 1e-20
 
@@ -43,7 +43,7 @@ class LowerBounds:
         def empty(*shape: int) -> Tensor:
             return torch.empty(*shape, dtype=torch.float32, device=device)
 
-        self.most = TILE_ROWS
+        self.most = at_once().tile_rows
         self.a, self.h, self.curvature = empty(n, classes), empty(n, features), empty(K, n)
         self.squares, self.offset = empty(n), empty(n)
         # Of the products, and the few operations around them; of the L1 sum.
@@ -69,7 +69,7 @@ class LowerBounds:
         """Yield tiles of the rows at `index` that cover the columns from `start`: where, and bounds (b, w)."""
         a, h = self.a[index], self.h[index]
         squares, offset, curvature = self.squares[index, None], self.offset[index, None], self.curvature[:, index]
-        width = max(1, TILE_ELEMENTS // len(a))
+        width = max(1, at_once().tile_elements // len(a))
         larger = torch.empty(len(a), width, dtype=torch.float32, device=a.device)
         for left in range(start, len(self), width):
             columns = slice(left, min(left + width, len(self)))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lcmat import memory_limit as memory
+from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Distance
-from lcmat.distances.vectors import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 from lcmat.last_layer import dominant_dimensions, hessian_factors, hessian_variance, layer_inputs
 from lcmat.signals.signals import Signals
@@ -47,7 +47,7 @@ def loss_curvature_in_float32(signals: Signals, rho: float, K: int) -> Tensor:
         dims = dominant_dimensions(hessian_variance(*hessian_factors(signals)), K)
         b, u = hessian_factors_in_float32(signals)
         curvature = b[:, dims // h.shape[1]] * u[:, dims % h.shape[1]]
-        for part in torch.arange(len(a)).split(max(1, BLOCK_ELEMENTS // len(a))):
+        for part in torch.arange(len(a)).split(max(1, at_once().elements // len(a))):
             distances[part] += rho / 2 * torch.cdist(curvature[part], curvature, p=1)
     return distances
 

@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 from lcmat import memory_limit
+from lcmat.block_sizes import at_once
 
-# Elements of one temporary block: 2²¹ float64 values are 16 MiB, of which a few live at once.
-BLOCK_ELEMENTS = 2**21
-# Rows and elements of a tile of distances: 4 MiB, which stays in cache from one operation to the next.
-TILE_ROWS, TILE_ELEMENTS = 512, 2**19
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
 
@@ -29,7 +26,8 @@ def first_of_equals(*matrices: Tensor) -> Tensor:
     n, device = len(matrices[0]), matrices[0].device
     matrices = [matrix[:, None] if matrix.ndim == 1 else matrix for matrix in matrices]
     # Equal samples have equal sums: only where sums repeat need whole rows be compared.
-    blocks = torch.arange(n, device=device).tensor_split(1 + sum(m.shape[1] for m in matrices) * n // BLOCK_ELEMENTS)
+    elements = n * sum(m.shape[1] for m in matrices)
+    blocks = torch.arange(n, device=device).tensor_split(1 + elements // at_once().elements)
     sums = torch.cat([sum(matrix[part].double().sum(1) for matrix in matrices) for part in blocks])
     _, group, counts = sums.unique(return_inverse=True, return_counts=True)
     first, repeated = torch.arange(n, device=device), (counts[group] > 1).nonzero()[:, 0]
@@ -44,7 +42,7 @@ def first_of_equals(*matrices: Tensor) -> Tensor:
 def symmetric(n: int, rows: Callable[[Tensor, int], Tensor], blocks: int = 16) -> Tensor:
     """Return a symmetric matrix M (n, n), each pair formed once, by rows(index, start) that gives M[index, start:]."""
     matrix = None
-    for part in torch.arange(n).split(max(1, min(BLOCK_ELEMENTS // n, -(-n // blocks)))):
+    for part in torch.arange(n).split(max(1, min(at_once().elements // n, -(-n // blocks)))):
         start, end = int(part[0]), int(part[-1]) + 1
         right = rows(part, start)
         if matrix is None:
@@ -68,7 +66,7 @@ class RepresentativeDistance(ABC):
         """
         self.representative, self.device, self.width = representative, representative.device, width
         self.all_different = bool((representative.diff() == 1).all())
-        self.most = max(1, BLOCK_ELEMENTS // width)  # samples whose vectors are formed at once
+        self.most = max(1, at_once().elements // width)  # samples whose vectors are formed at once
         self.kept = None
         n = len(self)
         if keep and memory_limit.fits(n * width * 8, memory_limit.OF_VECTORS, self.device):
@@ -101,8 +99,8 @@ class RepresentativeDistance(ABC):
         """Return D[index, columns], formed in tiles that stay in the processor's cache."""
         where = range(columns.start, columns.stop) if isinstance(columns, slice) else columns
         out = torch.empty(len(index), len(where), dtype=torch.float64, device=self.device)
-        high = min(self.most, TILE_ROWS)
-        wide = max(1, min(len(self) if self.kept else self.most, TILE_ELEMENTS // max(1, min(high, len(index)))))
+        high, columns_at_once = min(self.most, at_once().tile_rows), len(self) if self.kept else self.most
+        wide = max(1, min(columns_at_once, at_once().tile_elements // max(1, min(high, len(index)))))
         for top in range(0, len(index), high):
             own = self._vectors(index[top : top + high])
             for left in range(0, len(where), wide):
@@ -209,7 +207,7 @@ def _same(index: Tensor, tile: Tensor | range) -> Pairs:
 
 
 def _in_parts(pairs: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for part in pairs.split(max(1, BLOCK_ELEMENTS // width)):
+    for part in pairs.split(max(1, at_once().elements // width)):
         yield part[:, 0], part[:, 1]
 
 
@@ -225,7 +223,7 @@ class SymmetricDivergence:
 
     def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
         """Return D[index, start:], (len(index), n − start)."""
-        size = max(1, BLOCK_ELEMENTS // self.p.numel())
+        size = max(1, at_once().elements // self.p.numel())
         return torch.cat([self._block(part, start) for part in torch.arange(len(self))[index].split(size)])
 
     def _block(self, index: Tensor, start: int) -> Tensor:

@@ -16,13 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import memory_limit
+from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Distance
-from lcmat.distances.vectors import BLOCK_ELEMENTS, TILE_ROWS
 from lcmat.errors import UserError, lookup
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover, check_budget
 from lcmat.facility_location.exact import facility_location
-from lcmat.facility_location.incremental import LEAST_ROWS, NOT_FINITE, incremental_greedy
+from lcmat.facility_location.incremental import NOT_FINITE, incremental_greedy
 from lcmat.selection.ranking import SCORE_TIE, first_largest
 
 GREEDY = ("exact", "stochastic", "partition")
@@ -103,7 +103,7 @@ def stochastic(distance: Distance, budget: int, generator: torch.Generator, rows
         drawn = drawn[bounds[drawn] > -math.inf]
         if not len(drawn):  # nearly all are chosen
             drawn = (bounds > -math.inf).nonzero()[:, 0]
-        gains = _gains_of_drawn(distance, clients, drawn, current, bounds)
+        gains = gains_of_drawn(distance, clients, drawn, current, bounds)
         pick = drawn[first_largest(gains)][None]
         row = distance.block(pick, clients)[0]
         current = row if current is None else torch.minimum(current, row)
@@ -112,7 +112,7 @@ def stochastic(distance: Distance, budget: int, generator: torch.Generator, rows
     return torch.cat(picks)
 
 
-def _gains_of_drawn(
+def gains_of_drawn(
     distance: Distance, clients: Tensor, drawn: Tensor, current: Tensor | None, bounds: Tensor
 ) -> Tensor:
     """Return the gains of candidates (−∞ where too small to win), and keep them as bounds of later ones."""
@@ -164,7 +164,7 @@ def partition(
         return found
     # Not the rows that the second round was fitted to.
     judges = _some(n, min(rows, max(1, JUDGEMENTS // (len(solutions) * budget))), generator, device)
-    costs = [float(_nearest(distance, solution, judges).sum()) for solution in solutions]
+    costs = [float(nearest_distances(distance, solution, judges).sum()) for solution in solutions]
     return solutions[costs.index(min(costs))]
 
 
@@ -230,7 +230,7 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     weights[own] = 1
     nearest, costs, moves = torch.empty_like(weights), 0, Moves(device)
     # All picks at once, since the vectors of this many clients may have to be formed anew each time.
-    parts = torch.arange(len(clients), device=device).split(max(LEAST_ROWS, 2 * BLOCK_ELEMENTS // m))
+    parts = torch.arange(len(clients), device=device).split(max(at_once().least_rows, 2 * at_once().elements // m))
     for part in tqdm(parts, desc="cost", disable=None, leave=False):
         rows = distance.block(clients[part], picks)
         lowest = rows.cummin(1).values
@@ -254,7 +254,7 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes, None, exact=False, cost_error=weight * spread)
 
 
-def _nearest(distance: Distance, picks: Tensor, clients: Tensor) -> Tensor:
+def nearest_distances(distance: Distance, picks: Tensor, clients: Tensor) -> Tensor:
     """Return the distance from each client to the nearest pick."""
     current = torch.full((len(clients),), math.inf, dtype=torch.float64, device=distance.device)
     for part in picks.split(_rows_at_once(len(clients))):
@@ -264,7 +264,8 @@ def _nearest(distance: Distance, picks: Tensor, clients: Tensor) -> Tensor:
 
 def _rows_at_once(width: int) -> int:
     """Return how many rows of distances are formed at once: few hundred, fewer where they are long."""
-    return max(LEAST_ROWS, min(TILE_ROWS, 8 * BLOCK_ELEMENTS // width))
+    now = at_once()
+    return max(now.least_rows, min(now.tile_rows, 8 * now.elements // width))
 
 
 def _some(n: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:

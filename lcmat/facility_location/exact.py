@@ -11,7 +11,7 @@ from lcmat.distances.matrix import Matrix
 from lcmat.distances.protocol import Distance
 from lcmat.distances.vectors import symmetric
 from lcmat.facility_location.cover import Cover, check_budget
-from lcmat.facility_location.incremental import _row_sums, incremental_greedy
+from lcmat.facility_location.incremental import incremental_greedy, row_sums
 from lcmat.facility_location.lazy import lazy_greedy
 
 
@@ -35,7 +35,7 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     check_budget(budget, n)
     distance = hold(distance)
     if isinstance(distance, Matrix):
-        cover, gains = incremental_greedy(distance, distance.rows, *_row_sums(distance), budget, own=True)
+        cover, gains = incremental_greedy(distance, distance.rows, *row_sums(distance), budget, own=True)
         left = float(gains.topk(budget).values.clamp(min=0).sum())
     else:
         picks, costs, moves, left = lazy_greedy(distance, budget)

@@ -15,18 +15,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat.block_sizes import at_once
 from lcmat.distances.matrix import Matrix
 from lcmat.distances.protocol import Clients, Distance
-from lcmat.distances.vectors import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover
 from lcmat.facility_location.lazy import FORMED_ANEW, GAIN_TIE, NOT_FINITE
 
-# Elements of a block of rows taken from a held matrix: 4 MiB, which stay in cache.
-HELD_ELEMENTS = 2**19
-# Rows that are at least formed at once, however long they are: fewer cost as much as these.
-LEAST_ROWS = 64
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
 
@@ -152,7 +148,7 @@ def _best_by_incremental_gain(
     return int(among[gains[among] >= gains[among].max() - GAIN_TIE * cost][0])
 
 
-def _row_sums(distance: Distance) -> tuple[Tensor, float]:
+def row_sums(distance: Distance) -> tuple[Tensor, float]:
     """Return the sum of each row (n,) and the largest distance, each pair measured once; NaN if there is any."""
     n = len(distance)
     sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
@@ -170,7 +166,8 @@ def _quiet(distance: Clients) -> bool | None:
 
 
 def _rows_at_once(distance: Clients, width: int) -> int:
-    elements, least = (HELD_ELEMENTS, 1) if isinstance(distance, Matrix) else (BLOCK_ELEMENTS, LEAST_ROWS)
+    now, held = at_once(), isinstance(distance, Matrix)
+    elements, least = (now.held_elements, 1) if held else (now.elements, now.least_rows)
     return max(least, elements // width)
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Tiles
-from lcmat.distances.vectors import BLOCK_ELEMENTS
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 
@@ -28,8 +28,6 @@ GAIN_TIE = 1e-14
 # 1e-16 of these, and is at least 1e-6 of them (`distances.CANCELLATION`).
 FORMED_ANEW = 1e-10
 NOT_FINITE = "distances are not finite: the signals are too large; scale the features down"
-# Rows formed at once: for gains by definition, of which few are needed; and for bounds, twice as many each time.
-EXACT_ROWS, LEAST_BOUNDS, MOST_BOUNDS = 8, 16, 512
 # Rounding of a bound's own sum: of differences in float32.
 ABOVE = 1 + 2.0**-22
 
@@ -55,7 +53,8 @@ class Themselves:
     @property
     def most(self) -> int:
         """How many rows are formed at once."""
-        return max(LEAST_BOUNDS, min(MOST_BOUNDS, BLOCK_ELEMENTS // len(self.distance)))
+        now = at_once()
+        return max(now.least_bounds, min(now.most_bounds, now.elements // len(self.distance)))
 
     def tiles(self, index: Tensor | slice, start: int = 0) -> Iterator[tuple[slice, Tensor]]:
         """Yield all columns as one tile."""
@@ -103,12 +102,12 @@ def _best_by_upper_bound(
         return int((upper > -math.inf).nonzero()[0])
     gains = torch.full_like(upper, -math.inf)  # those computed for this pick
     bounded = torch.zeros_like(upper, dtype=torch.bool)
-    size = LEAST_BOUNDS
+    size = at_once().least_bounds
     while True:
         best = float(gains.max())
         least = best - GAIN_TIE * (abs(best) if cost is None else cost)
         worth = upper.masked_fill((gains > -math.inf) | (upper < least), -math.inf)
-        first = _largest(worth, EXACT_ROWS)
+        first = _largest(worth, at_once().exact_rows)
         if not len(first):
             return int((gains >= least).nonzero()[0])
         if bounded[first].all():
@@ -180,6 +179,6 @@ def _sum_of_largest(upper: Tensor, count: int, gains: Callable[[Tensor], Tensor]
         unknown = index[~known[index] & (values > 0)]
         if not len(unknown):
             return float(values.clamp(min=0).sum())
-        for part in unknown.split(EXACT_ROWS):
+        for part in unknown.split(at_once().exact_rows):
             upper[part] = gains(part)
         known[unknown] = True

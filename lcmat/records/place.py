@@ -25,6 +25,7 @@ def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
     return Path(save_path) / f"{slug(config['dataset'])}-{selection_model}" / config["selection"] / name
 
 
-def _candidates(save_path: Path, protocol: str) -> Iterator[Path]:
+def candidates(save_path: Path, protocol: str) -> Iterator[Path]:
+    """Yield the files that may be records of a protocol, whole or continual, below a folder."""
     begin = {"whole": "fraction", "continual": "continual"}[protocol]
     yield from sorted(save_path.glob(f"*/*/{begin}*-seed*-*.json"))

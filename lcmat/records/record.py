@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lcmat.files import write_json
-from lcmat.records.place import _candidates
+from lcmat.records.place import candidates
 
 REQUIRED = (
     "dataset", "selection_model", "test_model", "selection", "fraction", "seed", "test_accuracy",
@@ -43,7 +43,7 @@ def read_records(save_path: Path, protocol: str = "whole") -> tuple[list[dict], 
     protocol: "whole" for those of a whole dataset at once, "continual" for those of continual learning.
     """
     records, damaged = [], []
-    for path in _candidates(Path(save_path), protocol):
+    for path in candidates(Path(save_path), protocol):
         record = read_record(path)
         if record is None:
             damaged.append(path)

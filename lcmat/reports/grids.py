@@ -76,7 +76,7 @@ def heatmap(found: Found) -> list[Path]:
     for (_, *place), case in cases.items():
         case |= free.get(tuple(place), {})
     methods = list(dict.fromkeys(config["selection"] for config in found.configs))
-    wins, margins, counts = _wins(list(cases.values()), methods)
+    wins, margins, counts = wins_and_margins(list(cases.values()), methods)
     rows = [
         [a, *("" if a == b else f"{wins[a, b]:g} of {counts[a, b]} ({margins[a, b]:+.1f})" for b in methods)]
         for a in methods
@@ -94,7 +94,7 @@ def heatmap(found: Found) -> list[Path]:
     return paths + grid_figures.heatmap(methods, wins, margins, counts, (found.name, found.title), found.figures)
 
 
-def _wins(cases: list[dict[str, float]], methods: list[str]) -> tuple[dict, dict, dict]:
+def wins_and_margins(cases: list[dict[str, float]], methods: list[str]) -> tuple[dict, dict, dict]:
     """Return for each pair of methods the wins of the first (a draw is half a win), its mean margin, and the cases."""
     wins, margins, counts = {}, {}, {}
     for a, b in itertools.permutations(methods, 2):

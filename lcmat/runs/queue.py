@@ -46,7 +46,7 @@ def work(
                 del pending[number]
                 continue
             try:
-                record, known = _record_of(job)
+                record, known = record_of(job)
             except DivergedError as error:
                 failed[number] = error
                 del pending[number]
@@ -80,7 +80,7 @@ def in_brief(job: Job) -> str:
     return f"{job.config['selection']} fraction {job.config['fraction']:g} seed {job.run.seed}"
 
 
-def _record_of(job: Job) -> tuple[dict | None, bool]:
+def record_of(job: Job) -> tuple[dict | None, bool]:
     """Return the job's record, and whether it was there already; do the job, unless another process works on it."""
     record = _recorded(job)
     if record is not None:

@@ -98,7 +98,7 @@ class NonNegativeFit:
         leaving = blocked & (ratio <= ratio.min())
         weights[leaving] = 0
         self.weights[active] = weights
-        self._leave(leaving.nonzero()[:, 0].tolist())
+        self.leave(leaving.nonzero()[:, 0].tolist())
         return not self.active
 
     def _enter(self, index: int) -> None:
@@ -111,7 +111,7 @@ class NonNegativeFit:
         self.factor[size, size] = left.clamp(min=self.regularisation / 2).sqrt()
         self.active.append(index)
 
-    def _leave(self, positions: list[int]) -> None:
+    def leave(self, positions: list[int]) -> None:
         """Take out what reached the bound; the factor before the first of them stays as it is."""
         first = positions[0]
         later = [index for place, index in enumerate(self.active) if place > first and place not in positions]

@@ -473,11 +473,11 @@ def test_variance_and_diagonal(folder: Path) -> None:
 def test_true_k_by_brute_force() -> None:
     """The place of the largest difference in the order of variances, counted one by one."""
     signals, _, subset = problem(3)
-    order, values = analyses._by_variance(signals)
+    order, values = analyses.by_variance(signals)
     difference = LastLayer.of(signals).diagonal(coefficients(N, subset)).flatten().abs()
     k = int(np.argmax(difference.numpy()))
     expected = 1 + sum(float(v) > float(values[k]) for v in values)
-    assert analyses._place(order, difference)["rank"] == expected
+    assert analyses.place_of(order, difference)["rank"] == expected
 
 
 @pytest.mark.parametrize(

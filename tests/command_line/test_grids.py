@@ -324,7 +324,7 @@ def _is_lost(record: dict) -> bool:
 
 def test_wins_and_margins_by_hand() -> None:
     cases = [{"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 2.0}, {"a": 0.0, "b": 6.0, "c": 5.0}]
-    wins, margins, counts = reports._wins(cases, ["a", "b", "c"])
+    wins, margins, counts = reports.wins_and_margins(cases, ["a", "b", "c"])
     assert (wins["a", "b"], counts["a", "b"]) == (1.5, 3)
     assert margins["a", "b"] == pytest.approx((2 + 0 - 6) / 3)
     assert wins["b", "a"] == 1.5
@@ -349,7 +349,7 @@ def test_every_report_is_made(undisturbed: Path, tmp_path: Path, report: str) ->
 def test_sheet_holds_each_image_in_its_row() -> None:
     """In the order given, class by class, on white."""
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 1, 2, 3)
-    sheet = contact_sheet._sheet(images, np.array([2, 0, 2, 2, 0]), classes=3, columns=3)
+    sheet = contact_sheet.sheet_of(images, np.array([2, 0, 2, 2, 0]), classes=3, columns=3)
     assert sheet.shape == (3 * 3, 3 * 4)
     assert sheet[::3, ::4].tolist() == [[1, 4, 255], [255, 255, 255], [0, 2, 3]]
     assert (sheet[2::3] == 255).all()

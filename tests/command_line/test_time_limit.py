@@ -32,14 +32,14 @@ def test_what_ends_in_time_is_run_and_the_rest_another_time(
     now, in_words = [0.0], queue.in_words
     monkeypatch.setattr("lcmat.command_line.estimate.time.monotonic", lambda: now[0])
 
-    def slowly(job: queue.Job, original=queue._record_of) -> tuple[dict | None, bool]:
+    def slowly(job: queue.Job, original=queue.record_of) -> tuple[dict | None, bool]:
         record, known = original(job)
         if not known:
             now[0] += 1800
             record["seconds"]["train"] = 1800.0
         return record, known
 
-    monkeypatch.setattr(queue, "_record_of", slowly)
+    monkeypatch.setattr(queue, "record_of", slowly)
     monkeypatch.setattr(queue, "in_words", in_words)
     assert command(["grid", str(grid), *places(tmp_path), "--time_limit", "1.6h"]) == 0
     assert len(records_in(tmp_path / "result")) == 3

@@ -220,7 +220,7 @@ def test_the_plain_formulation_is_extrapolated(tmp_path: Path, monkeypatch: pyte
         "cifar10 x.pt": row(4, 1, before=2**29),
     }
     monkeypatch.setattr(selecting, "measured", fake(rows))
-    monkeypatch.setattr(selecting, "_real_signals", lambda args: Path("x.pt"))
+    monkeypatch.setattr(selecting, "real_signals", lambda args: Path("x.pt"))
     (tmp_path / "net.pt").touch()
     words = ["lcmat", "--pretrained", str(tmp_path / "net.pt"), "--save_path", str(tmp_path)]
     assert run_command_line(benchmark.main, words) == 0
@@ -239,7 +239,8 @@ def random_images(count: int) -> TensorSplit:
 def test_all_ways_make_the_same_trial() -> None:
     """What is compared does the same: the loss on all images after the same steps."""
     compute = Compute(torch.device("cpu"), torch.float32, (0.2861,), (0.3530,))
-    losses = {name: trial() for name, trial in training._trials(random_images(60), compute, torch.arange(20)).items()}
+    ways = training.trials_of_each_way(random_images(60), compute, torch.arange(20))
+    losses = {name: trial() for name, trial in ways.items()}
     assert len(losses) == 4
     assert max(losses.values()) == pytest.approx(min(losses.values()), rel=1e-5)
 
@@ -257,7 +258,7 @@ def test_the_inner_loop_is_measured_and_tabulated(tmp_path: Path, monkeypatch: p
     assert set(rows) == {"this library", training.TOGETHER, "its usual training loop", "plain loop"}
     assert all(len(row["values"]) == 2 for row in rows.values())
     assert all(f"| {name}" in text for name in rows)
-    monkeypatch.setattr(training, "_trials", None)
+    monkeypatch.setattr(training, "trials_of_each_way", None)
     assert run_command_line(benchmark.main, call) == 0, "what is measured is not measured again"
 
 

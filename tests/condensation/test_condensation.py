@@ -43,10 +43,10 @@ from lcmat.training import (
     Compute,
     DivergedError,
     Recipe,
-    _optimizer,
-    _scheduler,
     chunks,
     mixed_cross_entropy,
+    optimizer_of,
+    scheduler_of,
     train,
     weighted_cross_entropy,
 )
@@ -92,7 +92,7 @@ def test_resumed_equals_undisturbed(
     """Stopped after the second iteration's first steps, images, losses and further steps are the same bit for bit."""
     whole = made(name, task(digits, compute))
     keep = {"checkpoint": tmp_path / "state.pt", "checkpoint_seconds": 0.0}
-    store = Learning._store
+    store = Learning.store
 
     def stopping(self: Learning) -> None:
         store(self)
@@ -100,7 +100,7 @@ def test_resumed_equals_undisturbed(
             raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learning, "_store", stopping)
+        patch.setattr(Learning, "store", stopping)
         with pytest.raises(StoppedError):
             made(name, task(digits, compute, **keep))
     resumed = made(name, task(digits, compute, resume=True, **keep))
@@ -154,7 +154,7 @@ def test_networks_are_new_each_iteration_and_trained_between_steps(
         (Schedule(3, 4), 0),
     ):
         numbers, trained = [], []
-        monkeypatch.setattr(Networks, "_train_on", lambda self, x, y, draw: trained.append((len(x), y)))  # noqa: B023
+        monkeypatch.setattr(Networks, "train_on", lambda self, x, y, draw: trained.append((len(x), y)))  # noqa: B023
 
         def fresh(number: int) -> nn.Module:
             numbers.append(number)  # noqa: B023
@@ -517,8 +517,8 @@ def test_recipes_of_the_literature() -> None:
 )
 def test_learning_rates(recipe: Recipe, expected: list[float]) -> None:
     """Epoch by epoch, one step each."""
-    optimizer = _optimizer(nn.Linear(1, 1), recipe)
-    scheduler = _scheduler(optimizer, recipe, 1)
+    optimizer = optimizer_of(nn.Linear(1, 1), recipe)
+    scheduler = scheduler_of(optimizer, recipe, 1)
     rates = []
     for _ in range(recipe.epochs):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -540,7 +540,7 @@ def test_mixed_batches_share_their_loss() -> None:
 
 
 @pytest.mark.parametrize("augmentation", ["dsa", "idc", "dsa_unmirrored", "idc_unmirrored"])
-def test_networks_train_on_images_of_floats(augmentation: str, digits: Dataset, compute: Compute) -> None:
+def test_networkstrain_on_images_of_floats(augmentation: str, digits: Dataset, compute: Compute) -> None:
     synthetic = made("RandomReal", task(digits, compute, ipc=10))
     recipe = Recipe(epochs=30, batch=32, lr=0.05, scheduler="constant", augmentation=augmentation)
     first, again = (train(narrow(0), synthetic.split(), recipe, compute, seed=0, test=digits.test) for _ in range(2))

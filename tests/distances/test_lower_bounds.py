@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lcmat import memory_limit
+from lcmat.block_sizes import sized
 from lcmat.distances import lower_bounds
 from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.distances.lower_bounds import LowerBounds
@@ -68,12 +69,12 @@ def whole(lower: LowerBounds | Themselves, n: int) -> np.ndarray:
 def test_never_above_the_distance_and_close(
     name: str, rho: float, elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lower_bounds, "TILE_ELEMENTS", elements)
     problem = PROBLEMS[name]()
     n = len(problem.labels)
     D = oracles.distances(*problem.arrays, rho, None)
     lower = LossCurvatureDistance(problem.signals, rho).lower()
-    bounds = whole(lower, n)
+    with sized(tile_elements=elements):
+        bounds = whole(lower, n)
     assert (bounds <= D * (1 + 1e-12)).all()  # the oracle rounds, too
     # What the squares lose is at most a few 1e-5 of |g_i|² + |g_j|², and its root is largest where nothing is left.
     norms = np.linalg.norm(oracles.gradients(*problem.arrays), axis=1)

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcmat import UserError, memory_limit
+from lcmat.block_sizes import sized
 from lcmat.distances.matrix import Matrix
-from lcmat.facility_location import incremental as module
-from lcmat.facility_location import lazy as lazy_greedy
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover
 from lcmat.facility_location.exact import facility_location
@@ -170,16 +169,12 @@ def test_rows_on_demand_give_the_same(layout: object) -> None:
 def test_the_size_of_blocks_changes_nothing(held: bool, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
     D = plane(np.concatenate([uniform(60, 1), duplicates(60, 1)]))
     expected = cover_of(D, 120)
-    for name in ("HELD_ELEMENTS", "BLOCK_ELEMENTS"):
-        monkeypatch.setattr(module, name, elements)
-    for name, most in (("BLOCK_ELEMENTS", 10**6), ("EXACT_ROWS", 64), ("LEAST_BOUNDS", 64), ("MOST_BOUNDS", 512)):
-        monkeypatch.setattr(lazy_greedy, name, min(elements, most))
-    with memory_limit.limited(10**9 if held else 1):
-        cover = facility_location(OnDemand(D), 120)
+    most = {"exact_rows": 64, "least_bounds": 64, "most_bounds": 512}
+    rows = {name: min(elements, count) for name, count in most.items()}
+    with sized(elements=elements, held_elements=elements, **rows), memory_limit.limited(10**9 if held else 1):
+        cover, bound = facility_location(OnDemand(D), 120), facility_location(OnDemand(D), 7).bound
     check(D, 120, cover, held)
     assert cover.indices.tolist()[:20] == expected.indices.tolist()[:20]
-    with memory_limit.limited(10**9 if held else 1):
-        bound = facility_location(OnDemand(D), 7).bound
     assert bound == pytest.approx(cover_of(D, 7).bound, rel=1e-12)
     assert bound > 0
 

@@ -15,7 +15,7 @@ from lcmat.commands._registry import REGISTRY
 from tests.command_lines import flags_of, parser_of
 from tests.harness import ROOT
 
-DOCUMENTS = ("README.md", "methods/README.md", "result/README.md")
+DOCUMENTS = ("README.md", "methods/README.md", "result/README.md", "lcmat/README.md")
 # A program, or a script that runs one; in front of their words.
 PROGRAM = re.compile(
     r"(?:\S*python )(main\.py|cross_network_generalization\.py|-m lcmat \w+)|bash (bash/(?!test)\w+\.sh)"
@@ -24,7 +24,7 @@ PROGRAM = re.compile(
 
 def documented() -> Iterator[tuple[str, str]]:
     """Yield the command lines in fences and in running text, each with the document that it stands in."""
-    for document in DOCUMENTS:
+    for document in DOCUMENTS[:-1]:
         text = (ROOT / document).read_text()
         fences = re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.M | re.S)
         lines = "".join(fences).replace("\\\n", " ").splitlines()
@@ -63,6 +63,16 @@ def called_by(script: str) -> str:
     return "-m lcmat grid" if "run_grid" in text else "main.py"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_path_in_a_document_exists(document: str) -> None:
+    """Of this project's own folders, in backticks or as a link."""
+    text = (ROOT / document).read_text()
+    named = re.findall(r"`((?:lcmat|methods|nets|tests|configs|bash|result)/[\w./-]*)`", text)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 TABLES = (ROOT / "methods" / "README.md").read_text()
@@ -83,7 +93,7 @@ def documented_options(name: str) -> dict[str, object]:
             options = re.findall(r"`(\w+)`", first)
             found |= dict(zip(options, map(constant, default.split(", ")), strict=True))
     for option, value, methods_ in re.findall(r"^\| `--option (\w+)=(\w+)` \|[^|]*\| ([^|]*) \|", TABLES, re.M):
-        if name in methods_.split(", "):  # as released: off unless asked for
+        if name.removesuffix("-Val") in methods_.split(", "):  # as released: off unless asked for
             found.setdefault(option, value != "True" and ...)
     if name in GREEDY:
         found |= {"greedy": "exact", "rows": ..., "parts": ...}

@@ -156,3 +156,40 @@ def test_module_is_not_bound_to_cuda_and_loads_no_pickled_code(name: str) -> Non
     """Any device will do, and a checkpoint from elsewhere can run nothing."""
     assert ".cuda()" not in MODULES[name]
     assert MODULES[name].count("torch.load(") == MODULES[name].count("weights_only=True")
+
+
+# ---- the tests -------------------------------------------------------------------------------------------------------
+
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+# Of other projects, which have no public name for these.
+OF_OTHERS = {"_actions", "_option_string_actions", "_check_integrity", "_type"}
+WITHIN_COMMANDS = {"_registry", "_reports"}  # modules that commands share
+
+
+def private(name: str) -> bool:
+    """Tell whether a name is private to its module or class."""
+    return name.startswith("_") and not name.startswith("__") and name not in OF_OTHERS | WITHIN_COMMANDS
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_test_imports_another_or_a_private_name(path: Path) -> None:
+    """What tests share lies beside them; what must be tested is public."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        for words in imported(node):
+            assert not any(word.startswith("test_") for word in words[:-1]), f"{path.name}:{node.lineno}: {words}"
+            assert not any(map(private, words)), f"{path.name}:{node.lineno}: {words}"
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            assert not private(node.attr), f"{path.name}:{node.lineno}: {node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            names = [
+                word for part in node.args if isinstance(part, ast.Constant) for word in str(part.value).split(".")
+            ]
+            assert not any(map(private, names)), f"{path.name}:{node.lineno}: {names}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_no_private_name_of_another(name: str) -> None:
+    """A name that another module needs is public."""
+    for node in ast.walk(ast.parse(MODULES[name])):
+        found = [words[-1] for words in imported(node) if words[0] in ROOMS and private(words[-1])]
+        assert found == [], f"{name}:{getattr(node, 'lineno', '')}"

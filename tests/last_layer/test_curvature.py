@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lcmat import Signals, UserError
-from lcmat.distances import loss_curvature
+from lcmat.block_sizes import sized
 from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.last_layer import dominant_dimensions, gradient_factors, hessian_factors, hessian_variance
 from tests import oracles
@@ -281,8 +281,9 @@ def test_rows_do_not_depend_on_the_size_of_blocks(elements: int, monkeypatch: py
     h, z, y = perturbed("both", 1e-7)
     signals = Signals(features=h, logits=z, labels=y)
     whole = all_rows(signals, 0.1)
-    monkeypatch.setattr(loss_curvature, "BLOCK_ELEMENTS", elements)
-    np.testing.assert_allclose(all_rows(signals, 0.1), whole, rtol=1e-9, atol=0)  # 1e-9: cancellation, see above
+    with sized(elements=elements):
+        cut = all_rows(signals, 0.1)
+    np.testing.assert_allclose(cut, whole, rtol=1e-9, atol=0)  # 1e-9: cancellation, see above
 
 
 def test_rho_zero_leaves_the_gradients_alone() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lcmat import Signals, Subset, UserError, data
+from lcmat.block_sizes import sized
 from lcmat.data.splits import TensorSplit
 from lcmat.selection.context import Context
 from lcmat.training import Compute
@@ -265,8 +266,8 @@ def test_batch_size_does_not_matter(real: Problem, monkeypatch: pytest.MonkeyPat
     norms = np.array([p.norm for p in real.expected()])
     sizes: list[int] = []
     handle = real.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
-    monkeypatch.setattr(boundary, "BATCH", batch)
-    subset = real.select()
+    with sized(images=batch):
+        subset = real.select()
     handle.remove()
     assert max(sizes) == batch
     check_ascending(subset.indices.tolist(), np.arange(80), norms)
@@ -293,7 +294,6 @@ def test_a_network_without_gradients_gives_infinite_distances() -> None:
 @pytest.mark.parametrize("batch", [1, 250])
 def test_images_without_gradients_come_last(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """A unit that only bright images switch on: for dark ones the outputs are constant."""
-    monkeypatch.setattr(boundary, "BATCH", batch)
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 3))
     with torch.no_grad():
         network[1].weight.fill_(1.0)
@@ -310,7 +310,8 @@ def test_images_without_gradients_come_last(monkeypatch: pytest.MonkeyPatch, bat
     assert np.isposinf(norms[[0, 2, 4]]).all()
     # For class 1 to win the sum of the four pixels must fall to 2.5: by (sum − 2.5) / 2 in Euclidean length.
     assert norms[[1, 3, 5]] == pytest.approx(1.02 * (4 * np.array([250, 200, 225]) / 255 - 2.5) / 2, rel=FLOAT32)
-    picks = problem.select().indices.tolist()
+    with sized(images=batch):
+        picks = problem.select().indices.tolist()
     assert picks[:3] == [3, 5, 1]
     assert sorted(picks[3:]) == [0, 2, 4]
 

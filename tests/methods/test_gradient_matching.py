@@ -338,8 +338,8 @@ def test_several_weights_fall_to_zero_at_once() -> None:
     target = np.array([2, 2, 2, 4], dtype=np.float64)
     fit = NonNegativeFit(5, 0.0, torch.zeros(1, dtype=torch.float64))
     left_at_once = []
-    leave = fit._leave
-    fit._leave = lambda positions: (left_at_once.append(list(positions)), leave(positions))
+    leave = fit.leave
+    fit.leave = lambda positions: (left_at_once.append(list(positions)), leave(positions))
     for t in range(4):
         fit.add(torch.from_numpy(g[: t + 1] @ g[t]), torch.tensor(g[t] @ target))
         fit.solve()

@@ -10,6 +10,7 @@ from scipy import integrate
 from torch import Tensor
 
 from lcmat import UserError, seeds
+from lcmat.block_sizes import sized
 from lcmat.condensation.condenser import Task
 from lcmat.data.splits import Dataset
 from lcmat.training import Compute, DivergedError
@@ -101,8 +102,8 @@ def test_arc_cosine_functions_are_expectations(c: float) -> None:
     first, _ = integrate.dblquad(lambda v, u: u * v * density(v, u), 0, 8, 0, 8)
     zeroth, _ = integrate.dblquad(density, 0, 8, 0, 8)
     value = torch.tensor(c, dtype=torch.float64)
-    assert float(kip._FirstArcCosine.apply(value)) == pytest.approx(first, abs=1e-6)
-    assert float(kip._ZerothArcCosine.apply(value)) == pytest.approx(zeroth, abs=1e-6)
+    assert float(kip.FirstArcCosine.apply(value)) == pytest.approx(first, abs=1e-6)
+    assert float(kip.ZerothArcCosine.apply(value)) == pytest.approx(zeroth, abs=1e-6)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -130,9 +131,9 @@ def test_targets_in_pieces_give_the_same(piece: int, monkeypatch: pytest.MonkeyP
     y_support, y = (kip.centred(torch.arange(n) % 3, 3) for n in (6, 9))
     whole = kip.loss_and_gradient(support, y_support, targets, y, 2, 1e-3)
     shapes, ntk = [], kip.ntk
-    monkeypatch.setattr(kip, "PIECE", piece)
     monkeypatch.setattr(kip, "ntk", lambda x, z, depth: shapes.append((len(x), len(z))) or ntk(x, z, depth))
-    parts = kip.loss_and_gradient(support, y_support, targets, y, 2, 1e-3)
+    with sized(elements=piece):
+        parts = kip.loss_and_gradient(support, y_support, targets, y, 2, 1e-3)
     assert shapes[0] == (6, 6)
     assert [n for n, _ in shapes[1:]] == {1: [1] * 9, 12: [2, 2, 2, 2, 1], 30: [5, 4]}[piece]
     for one, other in zip(whole, parts, strict=True):

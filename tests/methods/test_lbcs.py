@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import methods.lbcs
 import nets
-from lcmat import Signals, data
+from lcmat import Signals, data, memory_limit
 from lcmat.bilevel import inner_loop, lexicographic, trials
 from lcmat.bilevel.inner_loop import mean_loss, prepared, train_full_batch
 from lcmat.bilevel.lexicographic import (
@@ -38,6 +38,7 @@ from lcmat.bilevel.lexicographic import (
     thresholds,
 )
 from lcmat.bilevel.trials import TrialFile, read_trials, refine
+from lcmat.block_sizes import sized
 from lcmat.command_line import grids, options
 from lcmat.command_line.method_flags import check_options, options_for, options_of
 from lcmat.command_line.settings import settings_of
@@ -56,6 +57,7 @@ from lcmat.training import Compute, DivergedError, Recipe, predictions, train
 from methods import get, select
 from tests import oracles
 from tests.harness import ROOT, call, places
+from tests.networks import TinyNet
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 
@@ -564,22 +566,6 @@ def test_other_searches_and_files_are_refused(tmp_path: Path) -> None:
 # ---- the inner loop -------------------------------------------------------------------------------------------------
 
 
-class Net(nn.Module):
-    """A hidden layer on 8×8 pixels, with BatchNorm and dropout if asked for."""
-
-    def __init__(self, seed: int = 0, extra: bool = False) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            more = [nn.BatchNorm1d(16), nn.Dropout(0.3)] if extra else []
-            self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), *more, nn.ReLU())
-            self.head = nn.Linear(16, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to logits."""
-        return self.head(self.body(x))
-
-
 @pytest.fixture(scope="module")
 def split() -> TensorSplit:
     """The first 300 digits."""
@@ -589,7 +575,9 @@ def split() -> TensorSplit:
 @pytest.fixture(scope="module")
 def context(split: TensorSplit, compute: Compute) -> Context:
     """What LBCS gets: images and networks."""
-    return Context(split, compute, fresh_network=Net, recipe=Recipe(epochs=1, batch=32, lr=0.05, scheduler="constant"))
+    return Context(
+        split, compute, fresh_network=TinyNet, recipe=Recipe(epochs=1, batch=32, lr=0.05, scheduler="constant")
+    )
 
 
 @functools.cache
@@ -633,16 +621,18 @@ def test_images_are_normalised_once_or_whenever_they_are_needed(
     calls = []
     counted = Compute.inputs
     monkeypatch.setattr(Compute, "inputs", lambda self, images: (calls.append(len(images)), counted(self, images))[1])
-    monkeypatch.setattr(inner_loop, "PASS_IMAGES", {"cpu": 128})
     held = prepared(split, compute)
     assert sum(calls) == 300
-    found = [(mean_loss(Net(), held), *held.take(torch.tensor([5, 2])))]
+    with sized(images=128):
+        found = [(mean_loss(TinyNet(0), held), *held.take(torch.tensor([5, 2])))]
     assert sum(calls) == 300, "images were normalised again"
     assert torch.equal(held.inputs, counted(compute, split.images))
-    monkeypatch.setattr(inner_loop, "fits", lambda *_: False)
-    anew = prepared(split, compute)
+    with memory_limit.limited(1):
+        anew = prepared(split, compute)
     assert anew.inputs is None
-    found.append((mean_loss(Net(), anew), *anew.take(torch.tensor([5, 2]))))
+    with sized(images=128):
+        found.append((mean_loss(TinyNet(0), anew), *anew.take(torch.tensor([5, 2]))))
+    assert calls[-4:] == [128, 128, 44, 2]
     assert sum(calls) == 602
     assert found[0][0] == found[1][0]
     assert all(torch.equal(a, b) for a, b in zip(found[0][1:], found[1][1:], strict=True))
@@ -664,7 +654,7 @@ def loss_function(context: Context, starts: list[nn.Module], seed: int = 0) -> m
 
 def test_one_network_makes_the_loss_a_function_of_the_set(context: Context) -> None:
     """Dropout included, so that accepting a mask is no luck; other sets have other losses."""
-    objective = loss_function(context, [Net(0, extra=True)])
+    objective = loss_function(context, [TinyNet(0, extra=True)])
     state = {k: v.clone() for k, v in objective.starts[0].state_dict().items()}
     torch.manual_seed(1)
     one = objective(torch.arange(30), 0)
@@ -676,7 +666,7 @@ def test_one_network_makes_the_loss_a_function_of_the_set(context: Context) -> N
 
 def test_other_numbers_of_networks(context: Context) -> None:
     """Of several, each trial draws one, by a seed; of none, each has its own. Both are repeatable."""
-    several = loss_function(context, [Net(0), Net(1), Net(2)])
+    several = loss_function(context, [TinyNet(0), TinyNet(1), TinyNet(2)])
     losses = [several(torch.arange(30), trial) for trial in range(12)]
     assert len(set(losses)) == 3
     assert losses == [several(torch.arange(30), trial) for trial in range(12)]
@@ -762,7 +752,7 @@ def test_another_methods_start_is_balanced(context: Context, monkeypatch: pytest
 def test_f1_is_the_loss_on_all_samples(context: Context, split: TensorSplit, compute: Compute) -> None:
     """Of a fresh network that was trained on the chosen ones, written out."""
     chosen = torch.arange(0, 300, 7)
-    loss = methods.lbcs.TrainingLoss(prepared(split, compute), [Net()], context, 3, 0.01, 0)
+    loss = methods.lbcs.TrainingLoss(prepared(split, compute), [TinyNet(0)], context, 3, 0.01, 0)
     expected = copy.deepcopy(loss.starts[0])
     x, y = compute.inputs(split.images), split.labels
     optimizer = torch.optim.Adam(expected.parameters(), lr=0.01)
@@ -784,11 +774,11 @@ def test_pieces_of_a_full_batch_give_its_gradient(
     """With BatchNorm, where a sample's gradient depends on the others, there is one piece."""
     found, sizes = [], []
     for size in (300, 7):
-        monkeypatch.setattr(inner_loop, "PASS_IMAGES", {"cpu": size})
         torch.manual_seed(0)
         network = nets.build(name, 10, 1, 8)
         network.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
-        train_full_batch(network, *prepared(split, compute).take(torch.arange(30)), 3, 1e-3, compute, seed=0)
+        with sized(images=size):
+            train_full_batch(network, *prepared(split, compute).take(torch.arange(30)), 3, 1e-3, compute, seed=0)
         found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
     assert (7 in sizes) == (name == "LeNet")
@@ -847,7 +837,7 @@ def test_samples_without_their_signal_are_dropped(split: TensorSplit, compute: C
     """All that is learnt, with labels of which a third are wrong: the loss falls, and the set gets smaller."""
     labels = split.labels.clone()
     labels[::3] = (labels[::3] + 1) % 10
-    noisy = Context(TensorSplit(split.images, labels), compute, fresh_network=Net, recipe=Recipe())
+    noisy = Context(TensorSplit(split.images, labels), compute, fresh_network=TinyNet, recipe=Recipe())
     subset = select(
         Signals(labels=labels), "LBCS", context=noisy, budget=120, trials=60, inner_steps=10, inner_lr=0.02,
         tolerance=0.02,
@@ -941,7 +931,8 @@ def test_the_start_may_be_any_methods_subset(
     cheap = {"outer_steps": 2, "inner_epochs": 1} if method == "Probabilistic" else {}
     if cheap:
         own = replace(get(method), pick=functools.partial(get(method).pick, **cheap))
-        monkeypatch.setitem(methods._METHODS, method, own)
+        find = methods.get
+        monkeypatch.setattr(methods, "get", lambda name: own if name == method else find(name))
     select(signals, "LBCS", budget=40, balanced=balanced, context=context, init_selection=method, **QUICK)
     if not cheap:
         expected = select(signals, method, budget=40, balanced=balanced)
@@ -990,7 +981,7 @@ def test_networks_to_start_with_are_trained_first_and_kept(
     trained = state["networks"]
     assert took[0] == 0 < took[1] < state["seconds"], "of the first network only"
     assert took[2:] == [0], "no trial had been made"
-    fresh = [Net(number).state_dict() for number in range(3)]
+    fresh = [TinyNet(number).state_dict() for number in range(3)]
     assert not any(torch.equal(a["head.weight"], b["head.weight"]) for a, b in zip(trained, fresh, strict=True))
 
 
@@ -1089,7 +1080,7 @@ def test_trials_of_another_selection_are_refused(case: str, kept: str, context: 
     if case == "images":
         other = replace(other, split=TensorSplit(255 - own.split.images, own.split.labels))
     if case == "network":
-        other = replace(other, fresh_network=lambda number: Net(number + 1))
+        other = replace(other, fresh_network=lambda number: TinyNet(number + 1))
     with pytest.raises(UserError, match=r"kept .*another (search|selection); remove it or leave --resume out"):
         lbcs(other, trials=2, **OTHERS[case])
     assert len(lbcs(replace(own, resume=True), trials=3)) > 0, "the same selection, but longer, goes on"
@@ -1122,7 +1113,7 @@ def bench(digits: data.Dataset, compute: Compute, tmp_path: Path) -> Callable:
             model="Net", recipe=Recipe(epochs=1, batch=64), test_interval=0, save_path=tmp_path / folder / "result",
             cache_path=tmp_path / folder / "cache",
         )  # fmt: skip
-        return make_setup(dataset, compute, lambda name, dataset: Net(0), settings)
+        return make_setup(dataset, compute, lambda name, dataset: TinyNet(0), settings)
 
     return make
 

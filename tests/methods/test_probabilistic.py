@@ -93,7 +93,7 @@ def test_probabilities_of_harmful_samples_fall(
     def loss(context: Context, mask: Tensor, epochs: int, seed: int) -> float:
         return 1 + 3 * float(mask[torch.from_numpy(harmful)].sum() / mask.sum())
 
-    monkeypatch.setattr(methods.probabilistic, "_loss_after_training", loss)
+    monkeypatch.setattr(methods.probabilistic, "loss_after_training", loss)
     context = replace(problem.context, checkpoint=tmp_path / "state.pt")
     subset = chosen("Probabilistic", problem, budget=20, balanced=balanced, outer_steps=200, context=context, seed=seed)
     s = load_tensors(tmp_path / "state.pt")["s"].numpy()
@@ -135,7 +135,7 @@ def test_a_killed_selection_goes_on(balanced: bool, stop: int, monkeypatch: pyte
     options = {"fraction": 0.5, "balanced": balanced, "outer_steps": 6, "seed": 2}
     undisturbed = replace(problem.context, checkpoint=tmp_path / "one.pt")
     expected = chosen("Probabilistic", problem, context=undisturbed, **options)
-    real, calls = methods.probabilistic._loss_after_training, []
+    real, calls = methods.probabilistic.loss_after_training, []
 
     def dying(*arguments: object) -> float:
         if len(calls) == stop and not context.resume:
@@ -145,7 +145,7 @@ def test_a_killed_selection_goes_on(balanced: bool, stop: int, monkeypatch: pyte
 
     took = []
     context = replace(problem.context, checkpoint=tmp_path / "two.pt", took=took.append)
-    monkeypatch.setattr(methods.probabilistic, "_loss_after_training", dying)
+    monkeypatch.setattr(methods.probabilistic, "loss_after_training", dying)
     with pytest.raises(Killed):
         chosen("Probabilistic", problem, context=context, **options)
     state = load_tensors(tmp_path / "two.pt")
@@ -209,7 +209,7 @@ def test_a_checkpoint_of_more_steps_is_refused_or_not_used(monkeypatch: pytest.M
     problem = toy()
     harmful = torch.from_numpy(is_harmful(problem))
     monkeypatch.setattr(
-        methods.probabilistic, "_loss_after_training", lambda context, mask, *_: float(mask[harmful].sum() / mask.sum())
+        methods.probabilistic, "loss_after_training", lambda context, mask, *_: float(mask[harmful].sum() / mask.sum())
     )
     context = replace(problem.context, checkpoint=tmp_path / "state.pt")
     options = {"budget": 20, "seed": 2}
@@ -246,7 +246,7 @@ def test_diverged_inner_trainings_teach_nothing(balanced: bool, bad: float, monk
         calls.append(1)
         return bad if len(calls) % 3 == 1 else float(mask[harmful].sum() / mask.sum())
 
-    monkeypatch.setattr(methods.probabilistic, "_loss_after_training", loss)
+    monkeypatch.setattr(methods.probabilistic, "loss_after_training", loss)
     context = replace(problem.context, checkpoint=tmp_path / "state.pt")
     subset = chosen("Probabilistic", problem, budget=20, balanced=balanced, outer_steps=60, context=context)
     check_form(subset, problem, balanced)
@@ -265,4 +265,4 @@ def test_the_loss_of_a_network_that_overflows_is_infinite(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(methods.probabilistic, "train", ruined)
     mask = torch.ones(13, dtype=torch.bool)
-    assert methods.probabilistic._loss_after_training(problem.context, mask, 1, 0) == float("inf")
+    assert methods.probabilistic.loss_after_training(problem.context, mask, 1, 0) == float("inf")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import methods
 from lcmat import training
@@ -22,21 +22,9 @@ from lcmat.runs.selection import Selection
 from lcmat.runs.setup import Settings, Setup, make_setup
 from lcmat.selection.subset import Subset
 from lcmat.training import Compute, Recipe
+from tests.networks import TinyNet
 
 FAST = {"outer_steps": 2, "inner_epochs": 1, "iterations": 5, "trials": 2, "inner_steps": 1}
-
-
-class Tiny(nn.Module):
-    """One hidden layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
-        self.head = nn.Linear(16, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to logits."""
-        return self.head(self.body(x))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +47,7 @@ def bench(digits: Dataset, compute: Compute, tmp_path: Path, cache: Path) -> Cal
             "save_path": tmp_path / "result",
             "cache_path": cache,
         }
-        return make_setup(digits, compute, lambda name, dataset: Tiny(), Settings(**{**usual, **settings}))
+        return make_setup(digits, compute, lambda name, dataset: TinyNet(), Settings(**{**usual, **settings}))
 
     return make
 
@@ -167,7 +155,7 @@ def test_initialisations_are_cached_one_by_one(
 
 @pytest.mark.parametrize("name", ["Forgetting", "CCS"])
 def test_dynamics_are_asked_for_when_only_weights_are_given(bench: Callable, tmp_path: Path, name: str) -> None:
-    torch.save(Tiny().state_dict(), tmp_path / "given.pt")
+    torch.save(TinyNet().state_dict(), tmp_path / "given.pt")
     own = bench(pretrained=tmp_path / "given.pt")
     with pytest.raises(UserError, match=rf"{name} needs the dynamics of pretraining, which --pretrained"):
         check(own, [run("LCMat-S"), run(name)])
@@ -290,7 +278,7 @@ def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypat
 
     own, options = bench(resume=True, overwrite=True), {"outer_steps": 4, "inner_epochs": 1}
     expected = make(own, run("Probabilistic", options))
-    original, done = module._loss_after_training, []
+    original, done = module.loss_after_training, []
 
     def interrupted(*words: object) -> float:
         if len(done) == 2:
@@ -298,12 +286,12 @@ def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypat
         done.append(1)
         return original(*words)
 
-    monkeypatch.setattr(module, "_loss_after_training", interrupted)
+    monkeypatch.setattr(module, "loss_after_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
         make(own, run("Probabilistic", options))
     assert len(list((own.settings.cache_path / "checkpoints").glob("*.pt"))) == 1
     count = []
-    monkeypatch.setattr(module, "_loss_after_training", lambda *w: (count.append(1), original(*w))[1])
+    monkeypatch.setattr(module, "loss_after_training", lambda *w: (count.append(1), original(*w))[1])
     record = make(own, run("Probabilistic", options))
     assert len(count) == 2
     assert record["test_accuracy"] == expected["test_accuracy"]

@@ -15,25 +15,12 @@ from lcmat import hardware, seeds, training
 from lcmat.data import Dataset, TensorSplit
 from lcmat.errors import UserError
 from lcmat.training import Compute, DivergedError, Recipe, accuracy, chunks, train
+from tests.networks import TinyNet
 
 
-class Small(nn.Module):
-    """A network with what can make a resumed training differ: BatchNorm and dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2))
-        self.head = nn.Linear(32, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map images to logits."""
-        return self.head(self.body(x))
-
-
-def small() -> Small:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Small()
+def small() -> TinyNet:
+    """Return a network with what can make a resumed training differ: BatchNorm and dropout."""
+    return TinyNet(0, extra=True)
 
 
 QUICK = Recipe(epochs=4, batch=64, lr=0.05)
@@ -81,17 +68,16 @@ def test_resumed_training_equals_an_undisturbed_one(
     checkpoint = tmp_path / "run.pt"
     broken, calls = small(), []
 
-    def stop_in_third_epoch(*arguments: object) -> None:
+    def stop_in_third_epoch(*arguments: object) -> float:
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        run_epoch(*arguments)
+        return accuracy(*arguments)
 
-    run_epoch = training._epoch
-    monkeypatch.setattr(training, "_epoch", stop_in_third_epoch)
-    with pytest.raises(KeyboardInterrupt):
-        train(broken, digits.train, recipe, compute, **options, checkpoint=checkpoint, checkpoint_seconds=0)
-    monkeypatch.setattr(training, "_epoch", run_epoch)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "accuracy", stop_in_third_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken, digits.train, recipe, compute, **options, checkpoint=checkpoint, checkpoint_seconds=0)
     resumed = small()
     found = train(resumed, digits.train, recipe, compute, **options, checkpoint=checkpoint, resume=True)
 
@@ -227,7 +213,7 @@ def test_learning_rate_per_step(
 
 
 def test_diverging_loss_names_epoch_step_and_rate(digits: Dataset, compute: Compute) -> None:
-    class Explodes(Small):
+    class Explodes(TinyNet):
         calls = 0
 
         def forward(self, x: Tensor) -> Tensor:
@@ -236,31 +222,38 @@ def test_diverging_loss_names_epoch_step_and_rate(digits: Dataset, compute: Comp
 
     recipe = replace(QUICK, scheduler="constant")  # 1,297 samples: 21 batches an epoch (the last of 17)
     with pytest.raises(DivergedError, match=r"nan at epoch 2, step 3, learning rate 0\.05; lower"):
-        train(Explodes(), digits.train, recipe, compute, seed=0)
+        train(Explodes(0, extra=True), digits.train, recipe, compute, seed=0)
 
 
 def test_what_the_last_step_ruins_is_found(digits: Dataset, compute: Compute) -> None:
-    class Large(Small):
+    class Large(TinyNet):
         def forward(self, x: Tensor) -> Tensor:
             return self.head(1e4 * self.body(x))
 
     recipe = Recipe(epochs=1, batch=2000, lr=3e38)  # a single step: its loss is finite, what it leaves is not
     with pytest.raises(DivergedError, match="weights are not finite after the last step of epoch 1"):
-        train(Large(), digits.train, recipe, compute, seed=0)
+        train(Large(0, extra=True), digits.train, recipe, compute, seed=0)
 
 
-def test_diverging_loss_is_found_within_a_long_epoch(
-    digits: Dataset, compute: Compute, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "CHECK_STEPS", 5)
+def test_diverging_loss_is_found_within_a_long_epoch(digits: Dataset, compute: Compute) -> None:
+    """Losses are looked at every few steps of the 1,297, not after the last."""
+
+    class Counting(TinyNet):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Counting.calls += 1
+            return super().forward(x)
+
     with pytest.raises(DivergedError, match=r"epoch 1, step \d+, learning rate"):
-        train(small(), digits.train, Recipe(epochs=1, batch=64, lr=1e30, scheduler="constant"), compute, seed=0)
+        train(Counting(0), digits.train, Recipe(epochs=1, batch=2, lr=1e30, scheduler="constant"), compute, seed=0)
+    assert Counting.calls <= 100
 
 
 def test_dynamics_are_those_of_the_logits_of_each_batch(digits: Dataset, compute: Compute) -> None:
-    class Noting(Small):
+    class Noting(TinyNet):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(0, extra=True)
             self.outputs: list[Tensor] = []
 
         def forward(self, x: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _differing(setting: dict[str, object]) -> list[str]:
     return [f"--{name} {value}" for name, value in setting.items() if value != usual[name]]
 
 
-def _real_signals(args) -> Path:
+def real_signals(args) -> Path:
     """Return the file of the signals of CIFAR-10's training images under the network given, taken once."""
     path = Path(args.cache_path) / "benchmarks" / f"signals-{sha256_of(Path(args.pretrained))[:12]}.pt"
     if not path.exists():
@@ -86,7 +86,7 @@ def _real_signals(args) -> Path:
 
 def _lcmat(args, folder: Path) -> Path:
     """Measure LCMat-S on real signals against the plain formulation."""
-    path = _real_signals(args)
+    path = real_signals(args)
     report = Report(folder / "lcmat.json", {"runs": args.runs, "signals": path.stem})
     for name, function, argument in [
         ("LCMat", work.cifar10, None),
@@ -138,7 +138,7 @@ def _agreement(picks: list[int], others: list[int]) -> str:
 
 def _greedy(args, folder: Path) -> Path:
     """Measure the greedy alone, on one similarity matrix, against apricot and submodlib."""
-    path = _real_signals(args)
+    path = real_signals(args)
     report = Report(folder / "greedy.json", {"runs": args.runs, "signals": path.stem})
     if len(report.rows) < 1 + len(OTHERS) or args.overwrite:
         scratch = Path(args.cache_path) / "benchmarks"

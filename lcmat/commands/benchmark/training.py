@@ -188,7 +188,7 @@ def _inner(args, folder: Path) -> Path:
         dataset = data.load("FashionMNIST", args.data_path)
         split = dataset.train.take(torch.arange(min(images, len(dataset.train))))
         compute = Compute(CPU, choose_precision("auto", CPU), dataset.mean, dataset.std)
-        ways = _trials(split, compute, torch.randperm(len(split))[:chosen])
+        ways = trials_of_each_way(split, compute, torch.randperm(len(split))[:chosen])
         seconds: dict[str, list] = {name: [] for name in ways}
         for run in range(args.runs + 1):  # the first sets things up, and does not count
             for name, trial in ways.items():
@@ -220,7 +220,7 @@ def _inner(args, folder: Path) -> Path:
     return report.write_table("LBCS's inner loop", text, header, rows)
 
 
-def _trials(split: TensorSplit, compute: Compute, index: torch.Tensor) -> dict[str, Callable[[], float]]:
+def trials_of_each_way(split: TensorSplit, compute: Compute, index: torch.Tensor) -> dict[str, Callable[[], float]]:
     """Return the ways to make one trial, all of the same network on the same images; each returns the loss."""
     torch.manual_seed(0)
     start = nets.build("LeNet", 10, 1, 28)
