@@ -162,7 +162,7 @@ def test_module_is_not_bound_to_cuda_and_loads_no_pickled_code(name: str) -> Non
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Of other projects, which have no public name for these.
-OF_OTHERS = {"_actions", "_option_string_actions", "_check_integrity", "_type"}
+OF_OTHERS = {"_actions", "_option_string_actions", "_check_integrity", "_forward_pre_hooks", "_type"}
 WITHIN_COMMANDS = {"_registry", "_reports"}  # modules that commands share
 
 
