@@ -6,6 +6,7 @@ one makes it, under a lock of the operating system, and the others wait.
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from dataclasses import asdict, dataclass, field, replace
@@ -205,7 +206,13 @@ def check(setup: Setup, run: Run) -> None:
             f"--pretrained out, or the method"
         )
     if run.needs & OF_THE_NETWORK:
-        load_weights(setup.fresh_network(settings.model, "shape"), settings.pretrained)
+        _check_given(setup)
+
+
+@functools.lru_cache(maxsize=1)
+def _check_given(setup: Setup) -> None:
+    """Raise UserError if the given weights do not fit the network; once for all runs of a command."""
+    load_weights(setup.fresh_network(setup.settings.model, "shape"), setup.settings.pretrained)
 
 
 def checkpoints(setup: Setup, run: Run) -> frozenset[str]:
