@@ -1,37 +1,100 @@
-"""Files that are either whole or absent: everything is written beside its place and then renamed into it."""
+"""Files that are either whole or absent, and that are read back as they were written or not at all.
 
+Everything is written beside its place and then renamed into it. What is read back carries a checksum: torch.save and
+numpy.savez write one for each part of their archives, which is compared here. Troubles of the disk are raised as the
+OSError that they are, with the name of the file; `run_command_line` says what to do about them.
+"""
+
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
 
 from lcmat.errors import UserError
+from lcmat.expected import Expected, problem
+
+try:
+    import fcntl
+except ImportError:  # Windows: what killed processes leave is not cleared there
+    fcntl = None
 
 # The folder that holds the code: of a checkout, its root.
 PROJECT = Path(__file__).resolve().parent.parent
+# How the names of files begin while they are written.
+UNFINISHED = ".lcmat-unfinished-"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` with an open binary file and put the result at `path` in one step; make folders as needed."""
+    """Call `write` with an open binary file and put the result at `path` in one step; make folders as needed.
+
+    Raises OSError that names `path` when the disk is full, or what else keeps the file from being written.
+    """
     path = Path(path)
+    check_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+    with _naming(path), _unfinished(path.parent) as (file, name):
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private; results are for everyone whom the umask allows
+        if fcntl is None:
+            file.close()  # Windows renames no open file
         os.replace(name, path)
-    except BaseException:
+
+
+@contextlib.contextmanager
+def _unfinished(folder: Path) -> Iterator[tuple[IO[bytes], str]]:
+    """Yield a new file and its name; remove it if that is still its name at the end.
+
+    This process holds a lock on it, by which `clear_unfinished` of another one knows that it is being written.
+    """
+    name = None
+    while name is None or not os.path.exists(name):  # it may be cleared before it is held
+        handle, name = tempfile.mkstemp(dir=folder, prefix=UNFINISHED)
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks: nobody can clear there either
+                fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        with open(handle, "wb") as file:
+            yield file, name
+    finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give errors of the disk the name of the file; they come with that of the unfinished one, or with none at all."""
+    try:
+        yield
+    except UserError:
         raise
+    except Exception as error:
+        # torch.save ends with a RuntimeError of its own ("unexpected pos"), in the course of the disk's.
+        cause = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None or UNFINISHED not in str(cause.filename or UNFINISHED):
+            raise
+        raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the files in a folder that processes were killed while writing; what is being written stays."""
+    for path in Path(folder).glob(f"{UNFINISHED}*") if fcntl is not None else ():
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,15 +114,101 @@ def save_tensors(path: Path, value: dict) -> None:
     write_atomically(path, lambda file: torch.save(value, file))
 
 
-def load_tensors(path: Path) -> dict:
-    """Read tensors and plain values onto the CPU, never code. Raises UserError that names a damaged file."""
+def load_tensors(path: Path, expected: Expected | None = None) -> dict:
+    """Read tensors and plain values onto the CPU, never code, and compare their checksums.
+
+    expected: what the file must hold. Raises UserError that names an absent or damaged file, or one that holds
+    something else, and OSError where the disk does not give it.
+    """
+    with _reading(path, "a file of tensors") as file:
+        if file.read(2) == b"PK":  # files of torch before 1.6 are no archives and have no checksums
+            _compare_checksums(file)
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    if expected is not None and (wrong := problem(value, expected)) is not None:
+        raise UserError(f"{path} does not hold what it should: {wrong}")
+    return value
+
+
+def load_checkpoint(path: Path, expected: Expected) -> dict:
+    """Read a checkpoint of this run; errors as in `load_tensors`, with what to do about one that does not fit."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        value = load_tensors(path)
+    except UserError as error:
+        raise UserError(f"{error}; remove it or leave --resume out") from None
+    check_fits(path, value, expected)
+    return value
+
+
+def check_fits(path: Path, value: object, expected: Expected) -> None:
+    """Raise UserError if what a checkpoint holds, or a part of that, is not of this run."""
+    if (wrong := problem(value, expected)) is not None:
+        raise UserError(f"checkpoint {path} does not fit this run: {wrong}; remove it or leave --resume out")
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz file, never code, and compare their checksums; errors as in `load_tensors`."""
+    with _reading(path, ".npz") as file:
+        _compare_checksums(file)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        if other := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+    return arrays
+
+
+@contextlib.contextmanager
+def _reading(path: Path, kind: str) -> Iterator[IO[bytes]]:
+    """Open a file; say what its content means that the libraries cannot read."""
+    check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            try:
+                yield file
+            except Exception as error:  # zipfile, zlib, torch and numpy raise many types for damaged files
+                if isinstance(error, OSError) and error.errno == errno.EIO:
+                    raise OSError(error.errno, error.strerror, str(path)) from error
+                raise UserError(f"cannot read {path}: it is damaged or not {kind} ({_reason(error)})") from error
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except Exception as error:  # torch raises many types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read {path}: it is damaged or not a file of tensors ({reason})") from error
+
+
+def _compare_checksums(file: IO[bytes]) -> None:
+    """Raise zipfile.BadZipFile, or what else comes of a damaged archive, unless each part fits its checksum."""
+    with zipfile.ZipFile(file) as archive:
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file '{part}'")
+
+
+# What the libraries say of a file, and what it means. Their own advice, to run what the file holds, is not passed on.
+_REASONS = (
+    (r"GLOBAL ([\w.]+)", r"it holds \1, which may be code and is not read"),
+    (
+        r"Python objects|pickled|Object arrays|weights_only",
+        "it holds Python objects, which may be code and are not read",
+    ),
+    (r"not a zip file|[Nn]o data left|cut off|central directory", "it is no archive, or cut off"),
+    (r"CRC-32", "a checksum is wrong"),
+    (r"^([^ ]{,80} is no array)$", r"\1"),
+)
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    found = ((re.search(pattern, text), reason) for pattern, reason in _REASONS)
+    return next((match.expand(reason) for match, reason in found if match), "its content makes no sense")
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError if there is something else than a file at `path`: a folder, or a pipe, which may block for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # absent, or not to be seen: whoever opens it learns that
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a pipe or device is in the place of a file", str(path))
 
 
 def sha256_of(path: Path) -> str:
@@ -69,7 +218,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise UserError unless files can be made in `folder`, which need not exist yet; leave nothing behind."""
+    """Raise OSError unless files can be made in `folder`, which need not exist yet; leave nothing behind."""
     existing = Path(folder).absolute()
     try:
         while not existing.exists():
@@ -77,7 +226,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"cannot write to {folder}: {existing}: {error.strerror}; choose another folder") from None
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def _umask() -> int:

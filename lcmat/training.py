@@ -22,7 +22,8 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.images import augment, normalise
 from lcmat.data.splits import Split
 from lcmat.errors import UserError, lookup
-from lcmat.files import load_tensors, save_tensors
+from lcmat.expected import Expected, each, fields, like, real, row, whole
+from lcmat.files import load_checkpoint, save_tensors
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 SCHEDULERS = ("CosineAnnealingLR", "StepLR", "MultiStepLR", "constant")
@@ -142,6 +143,11 @@ class History:
     held_out_accuracy: float | None = None
 
 
+# What a file holds of a History, beside its dynamics.
+TESTS = each(row(whole(1), real(0, 100)))
+HISTORY = {"tests": TESTS, "train_accuracy": real(0, 100), "seconds": real(0)}
+
+
 def chunks(order: Tensor, size: int) -> list[Tensor]:
     """Cut an order of positions into batches; a last batch of one joins the one before it (BatchNorm needs two)."""
     parts = list(order.split(size))
@@ -186,7 +192,7 @@ def train(
         weights = SampleWeights((weights / weights.mean()).float(), weights_by == "batch")
     first = 0
     if resume and checkpoint is not None and checkpoint.exists():
-        first = _restore(checkpoint, network, optimizer, scheduler, history)
+        first = _restore(checkpoint, network, optimizer, scheduler, history, recipe.epochs)
     before, saved = history.seconds, time.monotonic()
     bar = tqdm(range(first, recipe.epochs), desc=label, initial=first, total=recipe.epochs, disable=None, leave=False)
     for epoch in bar:
@@ -372,18 +378,38 @@ def _store(path: Path, network, optimizer, scheduler, history: History, epoch: i
     save_tensors(path, state)
 
 
-def _restore(path: Path, network, optimizer, scheduler, history: History) -> int:
-    state = load_tensors(path)
-    try:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        device = next(network.parameters()).device
-        for name, value in state["history"].items():
-            if name == "dynamics" and value is not None:
-                value = {key: value[key].to(device) for key in history.dynamics}
-            setattr(history, name, value)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"checkpoint {path} does not fit this run; remove it or leave --resume out") from error
+def _restore(path: Path, network, optimizer, scheduler, history: History, epochs: int) -> int:
+    expected = {
+        "epoch": whole(1, epochs - 1),
+        "network": like(network.state_dict()),
+        "optimizer": of_optimizer(optimizer),
+        "scheduler": like(scheduler.state_dict()),
+        "history": fields({**HISTORY, "dynamics": like(history.dynamics)}),
+    }
+    state = load_checkpoint(path, fields(expected))
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    device = next(network.parameters()).device
+    for name, value in state["history"].items():
+        if name == "dynamics" and value is not None:
+            value = {key: tensor.to(device) for key, tensor in value.items()}
+        setattr(history, name, value)
     history.tests = [tuple(pair) for pair in history.tests]
     return state["epoch"]
+
+
+def of_optimizer(optimizer: torch.optim.Optimizer) -> Expected:
+    """Expect the state dict of this optimizer, at whatever time: what it keeps of a weight has the weight's shape."""
+    shapes = [weight.shape for group in optimizer.param_groups for weight in group["params"]]
+
+    def of_weights(value: object) -> str | None:
+        for number, kept in value.items() if isinstance(value, dict) else [(None, {})]:
+            if number not in range(len(shapes)) or not isinstance(kept, dict):
+                return "is of other weights"
+            tensors = [one for one in kept.values() if isinstance(one, Tensor)]
+            if any(one.ndim and one.shape != shapes[number] for one in tensors):
+                return f"[{number}] has another shape than its weight"
+        return None
+
+    return fields({"state": of_weights, "param_groups": like(optimizer.state_dict()["param_groups"])})

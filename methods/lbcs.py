@@ -18,7 +18,8 @@ from lcmat.bilevel.inner_loop import Images, check_memory, mean_loss, prepared, 
 from lcmat.bilevel.lexicographic import Rules
 from lcmat.bilevel.trials import LEAST, TrialFile, refine
 from lcmat.errors import UserError
-from lcmat.files import load_tensors, save_tensors
+from lcmat.expected import array, each, fields, like, of, optional, real
+from lcmat.files import load_checkpoint, save_tensors
 from lcmat.selection.context import Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.select import select_with
@@ -178,8 +179,10 @@ def _restored(context: Context, identity: str) -> dict:
     """Return what was found before the trials began, as far as it is kept: the start and the networks."""
     if not (context.resume and context.checkpoint is not None and context.checkpoint.exists()):
         return {"identity": identity, "start": None, "networks": [], "seconds": 0.0}
-    state = load_tensors(context.checkpoint)
-    if not isinstance(state, dict) or state.get("identity") != identity:
+    network = like(context.fresh_network(0).state_dict())
+    expected = {"identity": of(str), "start": optional(array(None, kinds="i")), "networks": each(network)}
+    state = load_checkpoint(context.checkpoint, fields(expected, {"seconds": real(0)}))
+    if state["identity"] != identity:
         raise UserError(f"checkpoint {context.checkpoint} is of another selection; remove it or leave --resume out")
     return {"seconds": 0.0} | state
 

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from lcmat import seeds
 from lcmat.errors import UserError
-from lcmat.files import load_tensors, save_tensors
+from lcmat.expected import array, each, fields, of, real
+from lcmat.files import load_checkpoint, save_tensors
 from lcmat.selection.context import Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
@@ -123,8 +124,10 @@ def _restored(context: Context, identity: str, s: Tensor, losses: list[float]) -
     """Return s, the losses and the seconds that they took, as far as they are kept."""
     if not (context.resume and context.checkpoint is not None and context.checkpoint.exists()):
         return s, losses, 0.0
-    state = load_tensors(context.checkpoint)
-    if not isinstance(state, dict) or state.get("identity") != identity:
+    loss = of(float)  # of a training that diverged it is infinite
+    expected = {"identity": of(str), "s": array(None, kinds="F"), "losses": each(loss)}
+    state = load_checkpoint(context.checkpoint, fields(expected, {"seconds": real(0)}))
+    if state["identity"] != identity:
         raise UserError(f"checkpoint {context.checkpoint} is of another selection; remove it or leave --resume out")
     return state["s"], state["losses"], state.get("seconds", 0.0)
 

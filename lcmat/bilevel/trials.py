@@ -12,6 +12,7 @@ import math
 import os
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from tqdm import tqdm
 
 from lcmat.bilevel.lexicographic import Objectives, Rules, State, ask, best_index, initial_state, is_nondominated, tell
 from lcmat.errors import UserError
-from lcmat.files import write_text
+from lcmat.expected import fields, of, problem, real, row, whole
+from lcmat.files import check_regular, write_text
 from lcmat.training import DivergedError
 
 # Fewer samples than this cannot be trained on, for BatchNorm.
@@ -49,14 +51,17 @@ class TrialFile:
         if resume:
             self.kept = max(self.kept, *_of_the_same(search, self.path.parent), key=len)
         # Written anew, so that nothing is appended to half a line.
-        write_text(self.path, "".join(_line(one) for one in (search, *self.kept)))
+        write_text(self.path, _line(search) + "".join(map(_line_of_trial, self.kept)))
 
     def append(self, trial: dict[str, object]) -> None:
-        """Add a trial, safe from then on."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line(trial))
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a trial, safe from then on. Raises OSError that names the file."""
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line_of_trial(trial))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 def _of_the_same(search: dict[str, object], folder: Path) -> list[list[dict]]:
@@ -69,9 +74,20 @@ def _of_the_same(search: dict[str, object], folder: Path) -> list[list[dict]]:
     return found
 
 
+# What a line of a file holds of a trial.
+TRIAL = fields(
+    {"trial": whole(1), "f1": real(), "f2": whole(0)},
+    {"accepted": of(bool), "incumbent": row(real(), whole(0)), "untrained": whole(0), "seconds": real(0)},
+)
+
+
 def read_trials(path: Path) -> tuple[dict, list[dict]]:
-    """Return the search and its trials up to the first line that is not whole. Raises UserError for another file."""
+    """Return the search and its trials up to the first line that is not whole. Raises UserError for another file.
+
+    What follows such a line is said to be left out; the last line may be cut off, where the search was killed.
+    """
     try:
+        check_regular(path)
         lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no text in UTF-8'}") from None
@@ -81,7 +97,9 @@ def read_trials(path: Path) -> tuple[dict, list[dict]]:
     trials = []
     for line in lines[1:]:
         trial = _parsed(line)
-        if trial is None or trial.get("trial") != len(trials) + 1 or "f1" not in trial or "f2" not in trial:
+        if trial is None or problem(trial, TRIAL) is not None or trial["trial"] != len(trials) + 1:
+            if len(trials) + 2 < len(lines):
+                warnings.warn(f"{path}: line {len(trials) + 2} is damaged; what follows is left out", stacklevel=2)
             break
         trials.append(trial)
     return search, trials
@@ -91,13 +109,25 @@ def _line(value: dict[str, object]) -> str:
     return json.dumps(value, allow_nan=False) + "\n"
 
 
+def _line_of_trial(trial: dict[str, object]) -> str:
+    return _line(trial | {"crc32": _checksum(trial)})
+
+
+def _checksum(value: dict[str, object]) -> int:
+    """Return a checksum of a trial but for its seconds, so that equal searches have equal lines but for these."""
+    rest = {name: one for name, one in value.items() if name not in ("seconds", "crc32")}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
 def _parsed(line: str) -> dict | None:
-    """Return the object in a line, or None if that is cut off."""
+    """Return the object in a line, or None if that is cut off or damaged; lines of before had no checksum."""
     try:
         value = json.loads(line) if line.endswith("\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    if not isinstance(value, dict) or value.pop("crc32", _checksum(value)) != _checksum(value):
+        return None
+    return value
 
 
 def refine(

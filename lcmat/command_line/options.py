@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lcmat.errors import UserError, suggest
+from lcmat.errors import UserError, of_the_disk, one_line, suggest
 from lcmat.memory_limit import parse_size
 
 
@@ -337,21 +339,40 @@ def warn_in_one_line() -> None:
     def show(message: Warning, *_: object) -> None:
         if str(message) not in said:
             said.add(str(message))
-            print(f"warning: {message}", file=sys.stderr)
+            print(f"warning: {one_line(message)}", file=sys.stderr)
 
     warnings.showwarning = show
 
 
 def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:
-    """Call main(argv) and return its exit code: 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    """Call main(argv) and return its exit code, with one line on stderr unless that is 0.
+
+    2 for bad input, 3 for what the disk refuses, 130 after Ctrl-C, 141 where nobody reads what is printed.
+    """
     program = Path(sys.argv[0]).name
     try:
-        return main(list(sys.argv[1:] if argv is None else argv)) or 0
+        code = main(list(sys.argv[1:] if argv is None else argv)) or 0
+        sys.stdout.flush()  # here, where it can be said that it fails
+        return code
     except UserError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted; the same command goes on with --resume", file=sys.stderr)
         return 130
     except BrokenPipeError:
+        _discard_output()
         return 141
+    except OSError as error:
+        if (trouble := of_the_disk(error)) is None:
+            raise
+        print(f"{program}: error: {one_line(trouble)}", file=sys.stderr)
+        if error.filename is None:
+            _discard_output()
+        return 3
+
+
+def _discard_output() -> None:
+    """Let nothing be written any more to where it cannot be: Python tries that again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,9 +30,9 @@ from lcmat.condensation.matching_step import Pair, matching_gradient, unit_map
 from lcmat.condensation.networks import Networks, Schedule
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import Synthetic, initial, read
-from lcmat.errors import UserError
-from lcmat.files import load_tensors, save_tensors
-from lcmat.training import DivergedError
+from lcmat.expected import each, fields, like, real, row, whole
+from lcmat.files import check_fits, load_checkpoint, save_tensors
+from lcmat.training import DivergedError, of_optimizer
 
 # Images further out than this many standard deviations of the data come from too large a step.
 FARTHEST = 100.0
@@ -198,15 +198,22 @@ class Learning:
         save_tensors(self.task.checkpoint, state)
 
     def _restore(self, path: Path) -> None:
-        state = load_tensors(path)
-        try:
-            with torch.no_grad():
-                self.images.copy_(state["images"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for name in ("iteration", "step", "recent", "seconds"):
-                setattr(self, name, state[name])
-            self.curve = [tuple(point) for point in state["curve"]]
-            if self.step:
-                self.networks.load(self.iteration, state["networks"])
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"checkpoint {path} does not fit this run; remove it or leave --resume out") from error
+        expected = {
+            "iteration": whole(0, self.iterations - 1),
+            "step": whole(0, self.steps - 1),
+            "curve": each(row(whole(1), real())),
+            "recent": each(real()),
+            "seconds": real(0),
+            "images": like(self.images),
+            "optimizer": of_optimizer(self.optimizer),
+        }
+        state = load_checkpoint(path, fields(expected))
+        with torch.no_grad():
+            self.images.copy_(state["images"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in ("iteration", "step", "recent", "seconds"):
+            setattr(self, name, state[name])
+        self.curve = [tuple(point) for point in state["curve"]]
+        if self.step and self.networks is not None:
+            check_fits(path, state.get("networks"), self.networks.expected(self.iteration))
+            self.networks.load(self.iteration, state["networks"])

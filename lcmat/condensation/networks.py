@@ -13,7 +13,8 @@ from lcmat.augmentation.siamese import NONE, Strategy
 from lcmat.condensation.condenser import Task, real_batch
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import read
-from lcmat.training import chunks, mixed_cross_entropy
+from lcmat.expected import Expected, fields, like
+from lcmat.training import chunks, mixed_cross_entropy, of_optimizer
 
 SETTLING = 16  # images of each class that BatchNorm's statistics are taken from, as in the published code
 
@@ -89,6 +90,11 @@ class Networks:
     def state(self) -> dict[str, object]:
         """Return what a checkpoint keeps."""
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def expected(self, iteration: int) -> Expected:
+        """Return what `state` returned in this iteration must be."""
+        self._begin(iteration)
+        return fields({"network": like(self.network.state_dict()), "optimizer": of_optimizer(self.optimizer)})
 
     def load(self, iteration: int, state: dict[str, object]) -> None:
         """Go back to what `state` returned in this iteration."""

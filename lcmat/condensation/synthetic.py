@@ -13,9 +13,25 @@ from torch import Tensor
 
 from lcmat.data.splits import Split, TensorSplit
 from lcmat.errors import UserError, lookup
+from lcmat.expected import Expected, array, both, fields, optional, real, whole
 from lcmat.files import load_tensors, save_tensors, write_atomically
 
 INITIALISATIONS = ("noise", "real", "mixed")
+
+
+def _as_many(values: dict) -> str | None:
+    images, labels = values["images"], values["labels"]
+    return None if len(images) == len(labels) else f"holds {len(images)} images for {len(labels)} labels"
+
+
+# What a file of synthetic images holds.
+STORED = both(
+    fields(
+        {"images": array(None, None, None, None, kinds="F"), "labels": array(None, kinds="i"), "factor": whole(1)},
+        {"curve": optional(array(None, 2, kinds="f")), "seconds": real(0)},
+    ),
+    _as_many,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +62,13 @@ class Synthetic:
         save_tensors(Path(path), {name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @staticmethod
-    def load(path: Path) -> Synthetic:
-        """Read what `save` wrote; raise UserError for anything else."""
-        values = load_tensors(Path(path))
-        try:
-            images, labels, factor = values["images"], values["labels"], int(values["factor"])
-            fits = images.ndim == 4 and labels.shape == images.shape[:1]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path} holds no synthetic images") from error
-        if not fits:
-            raise UserError(f"{path} holds {tuple(images.shape)} images for {tuple(labels.shape)} labels")
-        return Synthetic(images.float(), labels.long(), factor, values.get("curve"), values.get("seconds", 0.0))
+    def load(path: Path, expected: Expected | None = None) -> Synthetic:
+        """Read what `save` wrote, which `expected` may narrow; raise UserError for anything else."""
+        values = load_tensors(Path(path), STORED if expected is None else both(STORED, expected))
+        images, labels = values["images"], values["labels"]
+        return Synthetic(
+            images.float(), labels.long(), values["factor"], values.get("curve"), values.get("seconds", 0.0)
+        )
 
     def save_grid(self, path: Path) -> None:
         """Write a PNG with a row for each class, small images enlarged; values beyond black and white are cut off."""

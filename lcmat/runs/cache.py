@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lcmat.errors import UserError
+from lcmat.expected import Expected
 from lcmat.files import load_tensors
 
 
@@ -28,10 +29,10 @@ def is_locked(path: Path) -> bool:
         return True
 
 
-def cached(path: Path) -> dict | None:
+def cached(path: Path, expected: Expected | None = None) -> dict | None:
     """Return what a cache file holds, or None if there is none or it is damaged; then it is made anew."""
     try:
-        return load_tensors(path) if path.exists() else None
+        return load_tensors(path, expected) if path.exists() else None
     except UserError as error:
         warnings.warn(f"{error}; it is made anew", stacklevel=2)
         return None

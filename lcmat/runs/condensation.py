@@ -16,6 +16,7 @@ import torch
 from lcmat import records
 from lcmat.condensation import Synthetic, Task
 from lcmat.errors import UserError
+from lcmat.expected import array, fields, one_of
 from lcmat.records.keys import FORMATS
 from lcmat.runs import checkpoints
 from lcmat.runs.cache import is_locked, lock_of
@@ -153,7 +154,7 @@ def synthetic_of(setup: Setup, run: Run, folder: Path | None = None, label: str 
     """
     path = _cached(setup, run)
     with lock_of(path):
-        synthetic = _kept(path)
+        synthetic = _kept(path, condensing(setup, run), setup.dataset.image_shape)
         if synthetic is None:
             folder, label = folder or setup.settings.cache_path, label or f"{run.method.name} seed {run.seed}"
             synthetic = _made(setup, run, folder, label)
@@ -162,12 +163,13 @@ def synthetic_of(setup: Setup, run: Run, folder: Path | None = None, label: str 
     return synthetic
 
 
-def _kept(path: Path) -> Synthetic | None:
+def _kept(path: Path, what: dict[str, object], shape: tuple[int, ...]) -> Synthetic | None:
     """Return what the cache has; None if nothing, or if it is damaged."""
     if not path.exists():
         return None
+    images = array(sum(what["sizes"]), *shape)
     try:
-        return Synthetic.load(path)
+        return Synthetic.load(path, fields({"images": images, "factor": one_of(what["options"].get("factor", 1))}))
     except UserError as error:
         warnings.warn(f"{error}; it is made anew", stacklevel=3)
         return None

@@ -18,7 +18,8 @@ from lcmat import records, seeds
 from lcmat.condensation import Synthetic
 from lcmat.data.splits import TensorSplit, channel_statistics
 from lcmat.errors import UserError
-from lcmat.files import load_tensors, save_tensors, write_atomically
+from lcmat.expected import Expected, each, fields, real, whole
+from lcmat.files import load_checkpoint, save_tensors, write_atomically
 from lcmat.runs import checkpoints
 from lcmat.runs.checkpoints import Names
 from lcmat.runs.evaluation import Reduced, record_of, train_and_test
@@ -188,7 +189,8 @@ class _Course:
     def _through(self, order: list[list[int]], key: str) -> tuple[list[dict], list[Exemplars], dict[str, float]]:
         """Return how networks did after each step, what was kept of each, and the seconds of all stages."""
         kept = self.setup.checkpoint(checkpoints.steps(key))
-        done: list[dict] = load_tensors(kept)["steps"] if self.setup.settings.resume and kept.exists() else []
+        resumed = self.setup.settings.resume and kept.exists()
+        done = load_checkpoint(kept, _finished(len(order)))["steps"] if resumed else []
         memories: list[Exemplars] = []
         seconds = {"pretrain": 0.0, "signals": 0.0, "select": 0.0, "train": 0.0}
         for number, classes in enumerate(order):
@@ -215,6 +217,13 @@ class _Course:
             "images": sum(len(memory) for memory in memories),
             "seconds": evaluation.seconds,
         }
+
+
+def _finished(steps: int) -> Expected:
+    """Expect what a checkpoint holds: how the networks of the steps so far did."""
+    accuracy = real(0, 100)
+    step = {"test_accuracy": accuracy, "best_test_accuracy": accuracy, "each": each(accuracy, 1), "seconds": real(0)}
+    return fields({"steps": each(fields(step | {"images": whole(1)}), most=steps)})
 
 
 def _weights(memories: list[Exemplars]) -> Tensor:

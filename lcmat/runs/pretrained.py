@@ -18,6 +18,7 @@ from torch import nn
 
 from lcmat import records, seeds
 from lcmat.errors import UserError
+from lcmat.expected import Expected, array, fields, like, of, optional, real
 from lcmat.files import save_tensors
 from lcmat.records.keys import FORMATS
 from lcmat.runs.cache import cached, is_locked, lock_of
@@ -25,17 +26,35 @@ from lcmat.runs.job import Run
 from lcmat.runs.setup import Settings, Setup
 from lcmat.selection.context import Context
 from lcmat.selection.select import select_with
+from lcmat.selection.subset import STORED as SUBSET
 from lcmat.selection.subset import Subset
 from lcmat.signals.networks import take_signals
 from lcmat.signals.released import Taking, batch_scale, take_in_training_mode
-from lcmat.signals.signals import Signals
+from lcmat.signals.signals import DYNAMICS, Signals
 from lcmat.signals.weights import load_weights
-from lcmat.training import History, Recipe, train
+from lcmat.training import TESTS, History, Recipe, train
 
 # What a method may need that comes from the pretrained network.
 OF_THE_NETWORK = frozenset({"features", "logits", "dynamics", "validation", "network"})
 # What of that is signals, which may be taken in several ways.
 TAKEN = frozenset({"features", "logits", "validation", "initialisations"})
+
+
+_FACTS = fields({"given": optional(of(str))}, {"tests": TESTS, "train_accuracy": real(0, 100), "sha256": of(str)})
+
+
+def _of_signals(samples: int, head: tuple[int, int]) -> Expected:
+    """Expect what the cache keeps of a pass over so many samples; head: outputs and inputs of the last layer."""
+    arrays = {"features": array(samples, head[1]), "logits": array(samples, head[0])}
+    seconds = fields({"pretrain": real(0), "signals": real(0)})
+    return fields(arrays | {"facts": _FACTS, "seconds": seconds}, {"bias": of(bool)})
+
+
+def _of_network(network: nn.Module, samples: int) -> Expected:
+    """Expect what the cache keeps of a network that was trained on so many samples; earlier code kept fewer dynamics."""
+    dynamics = fields({}, {name: array(None, samples, kinds="fb") for name in DYNAMICS})
+    state = like(network.state_dict())
+    return fields({"state": state, "dynamics": dynamics, "facts": _FACTS, "seconds": real(0)})
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,7 @@ def order_of(
     key = {"network": cache_key(setup, _network_id(setup, run)), "selection": run.method.name, **determining, **taken}
     path = setup.settings.cache_path / "orders" / f"{records.config_hash(key)}.pt"
     with lock_of(path):
-        kept = cached(path)
+        kept = cached(path, fields({"subset": SUBSET, "seconds": real(0)}))
         if kept is not None:
             values = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in kept["subset"].items()}
             return Subset(**values), kept["seconds"]
@@ -243,8 +262,9 @@ def _signals_path(setup: Setup, network_id: NetworkId, validation: bool = False)
 def _taken(setup: Setup, network_id: NetworkId, validation: bool = False) -> dict:
     """Return features and logits of the training or the validation split, with facts and seconds, from the cache."""
     path = _signals_path(setup, network_id, validation)
+    samples = len(setup.split(network_id.seed, network_id.ratio)[2 if validation else 1])
     with lock_of(path):
-        kept = cached(path)
+        kept = cached(path, _of_signals(samples, setup.head_size))
         if kept is None:
             kept = _take(setup, network_id, validation)
             save_tensors(path, kept)
@@ -287,8 +307,9 @@ def _selection_network(
         return network, {"given": settings.pretrained.name, "sha256": setup.pretrained_hash}, 0.0, None
     key = cache_key(setup, network_id)
     path = settings.cache_path / "networks" / f"{key}.pt"
+    samples = len(setup.split(network_id.seed, network_id.ratio)[1])
     with lock_of(path):
-        kept = cached(path)
+        kept = cached(path, _of_network(network, samples))
         lacking = [] if kept is None else sorted(entries - kept["dynamics"].keys())
         if lacking:
             warnings.warn(f"the cached network was kept without its {lacking[0]}; it is trained anew", stacklevel=2)

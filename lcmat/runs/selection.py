@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-import zipfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -185,13 +185,17 @@ def saved_subset(setup: Setup, run: Run) -> tuple[Subset, dict | None]:
     config = Selection().configuration(setup, run)
     for record, subset in _recorded_subsets(setup, config):
         return subset, record.get("selection_network")
-    path = _subset_path(setup, run, config)
+    subset = None if setup.settings.overwrite else _read_subset(_subset_path(setup, run, config))
+    return select_to_files(setup, run)[0] if subset is None else subset, None
+
+
+def _read_subset(path: Path) -> Subset | None:
+    """Return a subset from its file; None where that is absent or damaged, and it is selected anew."""
     try:
-        if not setup.settings.overwrite:
-            return Subset.load(path), None
-        return select_to_files(setup, run)[0], None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return select_to_files(setup, run)[0], None
+        return Subset.load(path) if path.exists() else None
+    except UserError as error:
+        warnings.warn(f"{error}; it is selected anew", stacklevel=2)
+        return None
 
 
 def _subset_path(setup: Setup, run: Run, config: dict) -> Path:
@@ -207,10 +211,9 @@ def _recorded_subsets(setup: Setup, config: dict) -> Iterator[tuple[dict, Subset
     for path in sorted(folder.glob(f"fraction{config['fraction']:g}-seed{config['seed']}-*.json")):
         record = records.read_record(path)
         if record is not None and selection_key(record["config"]) == selection_key(config):
-            try:
-                yield record, Subset.load(path.with_name(record["indices"]))
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-                continue  # absent or damaged: selected anew
+            subset = _read_subset(path.with_name(record["indices"]))
+            if subset is not None:
+                yield record, subset
 
 
 def select(setup: Setup, run: Run, signals: Signals, context: Context | None) -> tuple[Subset, float]:

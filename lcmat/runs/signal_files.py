@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from lcmat import records
 from lcmat.errors import UserError, suggest
-from lcmat.files import sha256_of
+from lcmat.files import load_arrays, sha256_of
 from lcmat.runs.job import Run
 from lcmat.selection.method import Method
 from lcmat.selection.select import select_with
@@ -33,17 +30,11 @@ def load_signals(path: Path) -> Signals:
     Raises UserError that names what is wrong.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"no such file: {path} (--signals)")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    # not .npz, damaged, or with pickled objects
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "Object arrays" in reason:
-            reason = "an array in it holds Python objects: make numbers of them, or text by .astype(str)"
-        raise UserError(f"cannot read {path} as .npz ({reason}); save it by numpy.savez(…, features=…)") from None
+        arrays = load_arrays(path)
+    except UserError as error:
+        how = "numbers, or text by .astype(str)" if "objects" in str(error) else "arrays"
+        raise UserError(f"{error} (--signals); save {how} by numpy.savez(…, features=…)") from None
     known = (*MAIN, *DYNAMICS, *VALIDATION, *OF_THE_LAYER)
     for name in arrays:
         if name not in known:

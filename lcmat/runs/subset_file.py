@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from lcmat.errors import UserError
+from lcmat.files import check_regular, load_arrays
 from lcmat.records.keys import bytes_hash
 from lcmat.selection import Method, Picks
 from lcmat.signals import Signals
@@ -21,21 +23,24 @@ def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     this project writes them. Raises UserError that names the file and what is wrong with it.
     """
     try:
+        check_regular(path)
         if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as file:
-                if "indices" not in file.files:
-                    raise UserError(f"{path} holds no array 'indices' (--subset)")
-                indices, weights = file["indices"], file["weights"] if "weights" in file.files else None
+            arrays = load_arrays(path)
+            if "indices" not in arrays:
+                raise UserError(f"{path} holds no array 'indices'")
+            indices, weights = arrays["indices"], arrays.get("weights")
         else:
-            words = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-            indices, weights = np.array([int(word) for word in words if word], dtype=np.int64), None
-    except (OSError, UnicodeDecodeError) as error:
+            words = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            indices, weights = np.array([_index(word) for word in words if word], dtype=np.int64), None
+    except (FileNotFoundError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is neither .npz nor text in UTF-8"
         raise UserError(f"cannot read {path}: {reason} (--subset)") from None
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{error} (--subset)") from None
     except ValueError as error:
         raise UserError(f"{path} must hold one index on each line: {error} (--subset)") from None
+    if not len(indices):
+        raise UserError(f"{path} names no sample (--subset)")
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise UserError(f"{path}: indices must be a list of integers, not {indices.dtype} {indices.shape} (--subset)")
     if len(np.unique(indices)) != len(indices):
@@ -45,6 +50,12 @@ def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     ):
         raise UserError(f"{path}: weights must be finite, not negative, one for each index (--subset)")
     return indices.astype(np.int64), weights
+
+
+def _index(word: str) -> int:
+    if not re.fullmatch(r"[-+]?[0-9]{1,18}", word):
+        raise ValueError(f"'{word if len(word) <= 40 else word[:40] + '…'}' is none")
+    return int(word)
 
 
 def subset_as_method(path: Path) -> tuple[Method, int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lcmat.errors import UserError
-from lcmat.files import write_atomically, write_text
+from lcmat.expected import array, both, each, fields, of, optional, problem, real
+from lcmat.files import load_arrays, write_atomically, write_text
 from lcmat.selection.budgets import class_budgets
 
 
@@ -93,15 +94,45 @@ class Subset:
 
     @staticmethod
     def load(path: Path) -> Subset:
-        """Read what `save` wrote."""
-        with np.load(path, allow_pickle=False) as data:
-            fields = {name: data[name] for name in data.files}
-        for name in ("method", "balanced", "nested", "bound", "cost_error"):
-            if name in fields:
-                fields[name] = fields[name].item()
-        if "class_names" in fields:
-            fields["class_names"] = tuple(fields["class_names"].tolist())
-        return Subset(weights=fields.pop("weights", None), **fields)
+        """Read what `save` wrote; raise UserError for anything else."""
+        arrays = load_arrays(path)
+        plain = {name: value.tolist() for name, value in arrays.items() if value.ndim == 0 or value.dtype.kind == "U"}
+        values = arrays | {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+        if (wrong := problem(values, STORED)) is not None:
+            raise UserError(f"{path} holds no subset: {wrong}")
+        return Subset(**{"weights": None} | {name: values[name] for name in _FIELDS if name in values})
+
+
+def _consistent(values: dict) -> str | None:
+    count = len(values["indices"])
+    for name in ("rank", "classes", "weights", "costs"):
+        if values.get(name) is not None and len(values[name]) != count:
+            return f"has {len(values[name])} {name} for {count} indices"
+    for name, end in (("classes", len(values["class_sizes"])), ("rank", count)):
+        if count and not 0 <= int(values[name].min()) <= int(values[name].max()) < end:
+            return f"has {name} that are not 0 to {end - 1}"
+    return None
+
+
+_FIELDS = tuple(Subset.__dataclass_fields__)
+_INTEGERS = array(None, kinds="i")
+# What a file of a subset holds.
+STORED = both(
+    fields(
+        dict.fromkeys(("indices", "rank", "classes", "class_sizes"), _INTEGERS) | {"method": of(str)},
+        {
+            "weights": optional(array(None, kinds="F")),
+            "balanced": of(bool),
+            "nested": of(bool),
+            "costs": optional(array(None, kinds="F")),
+            "transfers": optional(array(None, 3, kinds="i")),
+            "bound": optional(real()),
+            "cost_error": real(0),
+            "class_names": optional(each(of(str))),
+        },
+    ),
+    _consistent,
+)
 
 
 def _cluster_sizes(transfers: np.ndarray, count: int) -> np.ndarray:
