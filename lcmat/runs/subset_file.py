@@ -43,6 +43,8 @@ def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError(f"{path} names no sample (--subset)")
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise UserError(f"{path}: indices must be a list of integers, not {indices.dtype} {indices.shape} (--subset)")
+    if not len(indices):
+        raise UserError(f"{path} names no sample (--subset)")
     if len(np.unique(indices)) != len(indices):
         raise UserError(f"{path} names a sample twice; each index may come once (--subset)")
     if weights is not None and not (
