@@ -221,12 +221,21 @@ def check_writable(folder: Path) -> None:
     """Raise OSError unless files can be made in `folder`, which need not exist yet; leave nothing behind."""
     existing = Path(folder).absolute()
     try:
-        while not existing.exists():
+        while _is_absent(existing):
             existing = existing.parent
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(folder)) from None
+
+
+def _is_absent(path: Path) -> bool:
+    """Tell whether there is nothing at `path`; a link that leads nowhere is something, in a folder's way."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _umask() -> int:

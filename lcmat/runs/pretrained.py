@@ -51,7 +51,7 @@ def _of_signals(samples: int, head: tuple[int, int]) -> Expected:
 
 
 def _of_network(network: nn.Module, samples: int) -> Expected:
-    """Expect what the cache keeps of a network that was trained on so many samples; earlier code kept fewer dynamics."""
+    """Expect what the cache keeps of a network trained on so many samples; earlier code kept fewer dynamics."""
     dynamics = fields({}, {name: array(None, samples, kinds="fb") for name in DYNAMICS})
     state = like(network.state_dict())
     return fields({"state": state, "dynamics": dynamics, "facts": _FACTS, "seconds": real(0)})

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from lcmat import records
-from lcmat.errors import UserError
 from lcmat.files import check_writable, write_atomically, write_text
 from lcmat.records.record import REQUIRED
 from lcmat.reports import table_text, tables
@@ -276,7 +275,7 @@ def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path: Path) -> Non
 
 def test_unwritable_folders_are_refused_and_nothing_is_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(NotADirectoryError, match="below"):
         check_writable(tmp_path / "file" / "below")
     check_writable(tmp_path / "new" / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
