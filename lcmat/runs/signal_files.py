@@ -33,8 +33,10 @@ def load_signals(path: Path) -> Signals:
     try:
         arrays = load_arrays(path)
     except UserError as error:
-        how = "numbers, or text by .astype(str)" if "objects" in str(error) else "arrays"
-        raise UserError(f"{error} (--signals); save {how} by numpy.savez(…, features=…)") from None
+        if "Python objects" in str(error):
+            how = "an array in it holds Python objects: make numbers of them, or text by .astype(str)"
+            raise UserError(f"cannot read {path} (--signals): {how}") from None
+        raise UserError(f"{error} (--signals); save it by numpy.savez(…, features=…)") from None
     known = (*MAIN, *DYNAMICS, *VALIDATION, *OF_THE_LAYER)
     for name in arrays:
         if name not in known:
