@@ -49,7 +49,7 @@ def of(*kinds: type) -> Expected:
 
 def one_of(*values: object) -> Expected:
     """Expect one of some plain values."""
-    return lambda value: None if value in values and type(value) in map(type, values) else f"is {shown(value)}"
+    return lambda value: None if type(value) in map(type, values) and value in values else f"is {shown(value)}"
 
 
 def optional(expected: Expected) -> Expected:

@@ -22,7 +22,7 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.images import augment, normalise
 from lcmat.data.splits import Split
 from lcmat.errors import UserError, lookup
-from lcmat.expected import Expected, each, fields, like, real, row, whole
+from lcmat.expected import Expected, both, each, fields, like, of, optional, real, row, whole
 from lcmat.files import load_checkpoint, save_tensors
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
@@ -143,9 +143,20 @@ class History:
     held_out_accuracy: float | None = None
 
 
-# What a file holds of a History, beside its dynamics.
 TESTS = each(row(whole(1), real(0, 100)))
-HISTORY = {"tests": TESTS, "train_accuracy": real(0, 100), "seconds": real(0)}
+
+
+def of_history(dynamics: Expected, finished: bool = False) -> Expected:
+    """Expect what a file holds of a History; of a finished training there is at least one test."""
+    tests = both(TESTS, each(of(list, tuple), 1)) if finished else TESTS
+    required = {"tests": tests, "train_accuracy": real(0, 100), "seconds": real(0), "dynamics": dynamics}
+    return fields(required, {"held_out_accuracy": optional(real(0, 100))})
+
+
+def history_of(values: dict[str, object]) -> History:
+    """Return the History that a file holds."""
+    known = {name: values[name] for name in History.__dataclass_fields__ if name in values}
+    return History(**known | {"tests": [tuple(pair) for pair in values["tests"]]})
 
 
 def chunks(order: Tensor, size: int) -> list[Tensor]:
@@ -384,18 +395,17 @@ def _restore(path: Path, network, optimizer, scheduler, history: History, epochs
         "network": like(network.state_dict()),
         "optimizer": of_optimizer(optimizer),
         "scheduler": like(scheduler.state_dict()),
-        "history": fields({**HISTORY, "dynamics": like(history.dynamics)}),
+        "history": of_history(like(history.dynamics)),
     }
     state = load_checkpoint(path, fields(expected))
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
-    device = next(network.parameters()).device
-    for name, value in state["history"].items():
-        if name == "dynamics" and value is not None:
-            value = {key: tensor.to(device) for key, tensor in value.items()}
-        setattr(history, name, value)
-    history.tests = [tuple(pair) for pair in history.tests]
+    kept = history_of(state["history"])
+    if kept.dynamics is not None:
+        device = next(network.parameters()).device
+        kept.dynamics = {name: value.to(device) for name, value in kept.dynamics.items()}
+    vars(history).update(vars(kept))
     return state["epoch"]
 
 

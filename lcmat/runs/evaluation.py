@@ -11,13 +11,13 @@ from torch import Tensor
 from lcmat import seeds
 from lcmat.augmentation import siamese
 from lcmat.data.splits import Split
-from lcmat.expected import both, each, fields, of, one_of
+from lcmat.expected import each, fields, one_of
 from lcmat.files import load_checkpoint, save_tensors
 from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
-from lcmat.training import HISTORY, History, Recipe, accuracy, train
+from lcmat.training import History, Recipe, accuracy, history_of, of_history, train
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
 # How the literature trains on synthetic images. zhao: Zhao & Bilen 2021 (DSA), 2023 (DM); idc: Kim et al. 2022.
@@ -141,9 +141,6 @@ def _kept(setup: Setup, key: str) -> list[History]:
     path = setup.checkpoint(checkpoints.evaluated(key))
     if not (setup.settings.resume and setup.settings.evaluations > 1 and path.exists()):
         return []
-    finished = {**HISTORY, "tests": both(HISTORY["tests"], each(of(list, tuple), 1)), "dynamics": one_of(None)}
-    histories = load_checkpoint(path, fields({"histories": each(fields(finished))}))["histories"]
-    kept = [History(**{name: one[name] for name in finished}) for one in histories]
-    for history in kept:
-        history.tests = [tuple(pair) for pair in history.tests]
+    expected = fields({"histories": each(of_history(one_of(None), finished=True))})
+    kept = [history_of(values) for values in load_checkpoint(path, expected)["histories"]]
     return kept[: setup.settings.evaluations]
