@@ -2,7 +2,7 @@
 # The experiments on why LCMat works in its tables, for a GPU that is free for a few minutes: several processes at once share
 # the runs of each grid, and start none that would probably not end in time. The same command goes on where it was left.
 #   bash bash/gpu_campaign.sh --time_limit 9m --pretrained FILE [--processes N] [--grids "why_cifar10 gpu_cifar10"] [flags]
-# Further flags go to every grid (--data_path DIR, --device cpu, --epochs 1 …). Records, subsets and tables go to result/.
+# Further flags go to every grid (--data_path DIR, --device cpu, --epochs 1 …). Records, subsets and tables go to result/why/.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt
 limit=9m processes=8 grids="why_cifar10 gpu_cifar10" pretrained="" flags=()
@@ -31,7 +31,7 @@ worker() { # all grids in their order, each with what is left of the time
         own=()
         if [ "$name" = why_cifar10 ]; then own=(--pretrained "$pretrained"); fi
         PYTHONPATH="$root" "$python" -m lcmat grid "$root/configs/$name.yaml" --time_limit "$left" --data_path "$root/data" \
-            --save_path "$root/result" --cache_path "$root/cache" "${own[@]}" "${flags[@]}" || return 1
+            --save_path "$root/result/why" --cache_path "$root/cache" "${own[@]}" "${flags[@]}" || return 1
     done
 }
 

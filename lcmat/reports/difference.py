@@ -124,7 +124,8 @@ def _csv(made: list[Differences]) -> str:
 def figure(made: Differences, title: str, folder: Path, name: str) -> list[Path]:
     """Draw a panel for each fraction: a dot and an interval for each row, the best at the top; grey: not told apart."""
     most = max(len(made.of(fraction)) for fraction in made.fractions)
-    size = (5.2 * len(made.fractions), 1.3 + 0.24 * most)
+    label = max(len(row) for row in made.rows)  # of 8 points, some half as wide
+    size = ((3.4 + 0.068 * label) * len(made.fractions), 1.5 + 0.24 * most)
     drawn, panels = plt.subplots(1, len(made.fractions), figsize=size, squeeze=False, layout="constrained")
     for axes, fraction in zip(panels[0], made.fractions, strict=True):
         here = made.of(fraction)
@@ -139,5 +140,6 @@ def figure(made: Differences, title: str, folder: Path, name: str) -> list[Path]
         axes.grid(axis="x", alpha=0.3)
     seeds = sorted({cell.count for cell in made.cells.values()})
     many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    drawn.suptitle(f"{title} ({made.table.title}): mean difference over {many} seeds, 95% interval", fontsize=10)
+    words = f"mean difference over {many} seeds, 95% interval"
+    drawn.suptitle(f"{title}\n({made.table.title}): {words}", fontsize=10)
     return save_figure(drawn, folder, name)

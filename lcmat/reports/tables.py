@@ -296,16 +296,38 @@ def varied(by_fraction: dict[float, set[str]]) -> list[str]:
     return list(names)
 
 
+# Options that follow from others in a row's name, as long as they have one value; and values with words of their own.
+FOLLOWING = ("K", "signals_batch")
+WORDS = {("signals_mode", "train"): "training mode", ("gradient_scale", "batch"): "1/batch", ("ten", True): "c = 10"}
+
+
 def row_names(records: list[dict]) -> list[str]:
     """Return the name of each record's row, among these records: its method, with the options that tell rows apart."""
-    differing = {method: varied(sets) for method, sets in options_by_fraction(records).items()}
-    return [_row_name(record, differing[record["selection"]]) for record in records]
+    sets = options_by_fraction(records)
+    differing = {method: varied(by_fraction) for method, by_fraction in sets.items()}
+    everywhere = {method: _everywhere(by_fraction) for method, by_fraction in sets.items()}
+    return [_row_name(r, differing[r["selection"]], everywhere[r["selection"]]) for r in records]
 
 
-def _row_name(record: dict, differing: list[str]) -> str:
-    options = json.loads(_choices(record))
-    said = _named({name: options[name] for name in differing if name in options})
-    return f"{record['selection']} ({said})" if said else record["selection"]
+def _everywhere(by_fraction: dict[float, set[str]]) -> dict[str, set[str]]:
+    """Return the values (as JSON) of the options that all sets of a method hold, None among them not counted."""
+    every = [json.loads(options) for sets in by_fraction.values() for options in sets]
+    names = set.intersection(*(set(options) for options in every))
+    values = {name: {json.dumps(options.get(name)) for options in every} - {"null"} for name in FOLLOWING}
+    return {name: {json.dumps(options[name]) for options in every} - {"null"} for name in names} | values
+
+
+def _row_name(record: dict, differing: list[str], everywhere: dict[str, set[str]]) -> str:
+    options, said = json.loads(_choices(record)), []
+    for name in (name for name in differing if name in options):
+        value = options[name]
+        if value is None or (name in FOLLOWING and len(everywhere[name]) == 1):
+            continue
+        if isinstance(value, bool) and name in everywhere:  # a switch: on is named, off is not
+            said += [WORDS.get((name, value), name)] if value else []
+        else:
+            said.append(WORDS.get((name, value)) or _named({name: value}))
+    return f"{record['selection']} ({', '.join(said)})" if said else record["selection"]
 
 
 def _named(options: dict) -> str:
