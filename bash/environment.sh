@@ -39,7 +39,7 @@ prepare_environment() {
 run_grid() {
     local name=$1
     shift
-    PYTHONPATH="$root" exec "$python" -m lcmat grid "$root/configs/$name.yaml" \
+    PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "$python" -m lcmat grid "$root/configs/$name.yaml" \
         --data_path "$root/data" --save_path "$root/result" --cache_path "$root/cache" "$@"
 }
 

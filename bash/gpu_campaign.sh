@@ -19,8 +19,9 @@ if [[ " $grids " == *" why_cifar10 "* && -z "$pretrained" ]]; then
     echo "error: why_cifar10 needs a network: --pretrained FILE (or leave it out: --grids gpu_cifar10)" >&2
     exit 2
 fi
-end=$(($(date +%s) + $(PYTHONPATH="$root" "$python" -c \
-    'import sys; from lcmat.command_line.estimate import seconds_of; print(int(seconds_of(sys.argv[1])))' "$limit")))
+seconds=$(PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -c \
+    'import sys; from lcmat.command_line.estimate import seconds_of; print(int(seconds_of(sys.argv[1])))' "$limit")
+end=$(($(date +%s) + seconds))
 logs=$(mktemp -d)
 
 worker() { # all grids in their order, each with what is left of the time
@@ -30,7 +31,7 @@ worker() { # all grids in their order, each with what is left of the time
         if [ "$left" -le 5 ]; then break; fi
         own=()
         if [ "$name" = why_cifar10 ]; then own=(--pretrained "$pretrained"); fi
-        PYTHONPATH="$root" "$python" -m lcmat grid "$root/configs/$name.yaml" --time_limit "$left" --data_path "$root/data" \
+        PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" "$python" -m lcmat grid "$root/configs/$name.yaml" --time_limit "$left" --data_path "$root/data" \
             --save_path "$root/result/why" --cache_path "$root/cache" "${own[@]}" "${flags[@]}" || return 1
     done
 }

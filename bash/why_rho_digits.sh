@@ -4,4 +4,4 @@
 # done by one. Further flags go to main.py's parser and win; --plan only says what is to be done.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt
-run_grid why_rho_digits "$@"
+run_grid why_rho_digits --save_path "$root/result/why" "$@"
