@@ -19,6 +19,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat import memory_limit
 from lcmat.errors import UserError
 from lcmat.signals.signals import Signals
 
@@ -133,6 +134,8 @@ Difference = Callable[..., tuple[float, Tensor | None]]
 
 # Below this many parameters the Hessian is formed: Lanczos needs more dimensions than it returns vectors.
 DENSE = 64
+# Restarts of Lanczos after which the Hessian is formed, too, if it has at most so many parameters: about a minute.
+FEW_RESTARTS, MOST_DENSE = 100, 6000
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +181,12 @@ class LastLayer:
         return apply
 
     def extreme_eigenvalues(self, c: Tensor) -> tuple[float, float]:
-        """Return the lowest and the highest eigenvalue of the Hessian, signed, by Lanczos (SciPy's eigsh)."""
+        """Return the lowest and the highest eigenvalue of the Hessian, signed, by Lanczos (SciPy's eigsh).
+
+        Where Lanczos cannot tell the lowest one from a cluster at zero, as where all of S is classified very surely,
+        the whole spectrum is computed. In a layer too large for that (`MOST_DENSE`) the lowest one is right to 10⁻⁶ of
+        the largest, or to 10⁻⁴ if no better is reached. Raises UserError if that is not reached either.
+        """
         classes, width = self.shape
         size, apply = classes * width, self.product(c)
 
@@ -196,10 +204,33 @@ class LastLayer:
         # Without negative c the Hessian is positive semidefinite, and zero for equal moves of all classes.
         if bool((c >= 0).all()):
             return 0.0, largest
+
         # The other end is the largest by size once the spectrum is moved, so that it may be near zero, or many times
         # the same, as where all of S is classified surely.
-        other = largest + _largest(lambda v: flat(v) - largest * v, start)
+        def moved(v: np.ndarray) -> np.ndarray:
+            return flat(v) - largest * v
+
+        try:
+            other = largest + _largest(moved, start, restarts=FEW_RESTARTS)
+        except UserError:
+            if size <= MOST_DENSE and 3 * 8 * size**2 < memory_limit.free(self.h.device):
+                return self._extremes_of_all(c)
+            try:
+                other = largest + _largest(moved, start, tolerance=1e-6)
+            except UserError:
+                other = largest + _largest(moved, start, tolerance=1e-4)
+            other = min(other, 0.0) if largest > 0 else max(other, 0.0)  # zero is an eigenvalue, see above
         return min(largest, other), max(largest, other)
+
+    def _extremes_of_all(self, c: Tensor) -> tuple[float, float]:
+        """Return the same from all eigenvalues of the Hessian, which is formed block by block."""
+        c, p, h = _counting(c, self.p, self.h)
+        classes, width = self.shape
+        hessian = h.new_empty(classes, width, classes, width)
+        for i, j in itertools.combinations_with_replacement(range(classes), 2):
+            hessian[i, :, j] = hessian[j, :, i] = _block(c, p, h, i, j)
+        values = torch.linalg.eigvalsh(hessian.view(classes * width, -1))
+        return float(values[0]), float(values[-1])
 
     def frobenius(self, several: Sequence[Tensor]) -> list[float]:
         """Return the Frobenius norm of the Hessian under each c: block by block of C(C+1)/2, (d+1)² numbers of each c.
@@ -234,11 +265,17 @@ class LastLayer:
         return at
 
 
-def _largest(product: Callable[[np.ndarray], np.ndarray], start: np.ndarray) -> float:
-    """Return the eigenvalue that is largest by size. Raises UserError if Lanczos does not converge."""
+def _largest(
+    product: Callable[[np.ndarray], np.ndarray], start: np.ndarray, tolerance: float = 1e-9, restarts: int | None = None
+) -> float:
+    """Return the eigenvalue that is largest by size, to `tolerance` of itself.
+
+    Raises UserError if Lanczos does not converge in so many restarts, by default ten for each dimension.
+    """
     operator = LinearOperator((len(start), len(start)), matvec=product, dtype=np.float64)
+    how = {"k": 1, "which": "LM", "v0": start, "ncv": 40, "return_eigenvectors": False}
     try:
-        found = eigsh(operator, k=1, which="LM", v0=start, ncv=40, tol=1e-9, return_eigenvectors=False)
+        found = eigsh(operator, tol=tolerance, maxiter=restarts, **how)
     except ArpackError as error:
         raise UserError(f"the largest eigenvalue of the last layer's Hessian was not found: {error}") from error
     return float(found[0])

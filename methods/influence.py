@@ -37,7 +37,10 @@ def influential(
 ) -> list[Picks]:
     """Keep `budget` samples such that the removed set R has the smallest ‖Σ_{i∈R} H⁻¹ g_i‖₂.
 
-    H is the Hessian of the mean loss of *all* samples in the last layer, damped by `damping` times its mean diagonal.
+    H is the Hessian of the mean loss of *all* samples in the last layer, plus `damping` times the mean of its diagonal
+    on the diagonal. Both are taken in an orthonormal basis of the (C−1)(d+1) directions whose entries sum to zero over
+    the classes, since H and g vanish in the others; so the mean is trace(H)/((C−1)(d+1)), C/(C−1) times that over all
+    C(d+1) parameters. The paper leaves the damping open.
     Greedy choice of the kept set, and of the removed set, each time the sample that leaves the smallest norm; then up
     to `swaps` best exchanges of a kept for a removed sample while these lower it; the better of the two counts.
     Of more than 20,000 samples, only the smaller of the two sets is grown.

@@ -49,8 +49,8 @@ def feature_matching() -> Matching:
 def gradient_matching(metric: str = "cosine", layers: str = "all") -> Matching:
     """DC, DSA, IDC: the sum of D(ḡ_T, ḡ_S) over layers; D one of `METRICS`, layers "all" or "convolutions".
 
-    DC and DSA (Zhao et al., ICLR 2021, Eq. 9 and 10): cosine, all layers. IDC (Kim et al., ICML 2022): squared or
-    absolute, convolutions.
+    DC and DSA (Zhao et al., ICLR 2021, Eq. 9 and 10): cosine, with ε (`cosine_distance`), all layers. IDC (Kim et al.,
+    ICML 2022): squared or absolute, convolutions.
     """
     distance = METRICS[lookup("metric", metric, METRICS)]
     layers = lookup("layers", layers, LAYERS)
@@ -94,7 +94,11 @@ def variance(statistics: Statistics, counts: Tensor) -> Tensor:
 
 
 def cosine_distance(real: Tensor, synthetic: Tensor) -> Tensor:
-    """Return Σ_o 1 − cos(A_o, B_o) over a layer's outputs o; real, synthetic (k, outputs, …); returns (k,)."""
+    """Return Σ_o 1 − ⟨A_o, B_o⟩/(‖A_o‖‖B_o‖ + ε) over a layer's outputs o, ε = 1e-6.
+
+    real, synthetic: (k, outputs, …); returns (k,). The ε is the published code's (DC, DSA); the papers' cosine (Zhao et
+    al., ICLR 2021, Eq. 10) has none. So an output whose gradients vanish counts 1, and moves no image.
+    """
     a, b = real.flatten(2), synthetic.flatten(2)
     # The norm has no gradient at 0, where cos is taken as 0.
     norms = _norm(a) * _norm(b)

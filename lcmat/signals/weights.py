@@ -19,6 +19,8 @@ _HEADS = ("linear.", "head.", "fc.", "classifier.")
 SYNONYMS = (("downsample.", "shortcut."), *((other, own) for own in _HEADS for other in _HEADS if other != own))
 # Under which trainers keep the weights, the first that fits before the others: averaged ones beside them are left.
 WRAPPERS = ("state_dict", "model", "network", "net", "model_state_dict", "model_state", "weights", "params")
+# And what they put before names.
+PREFIXES = ("module", "_orig_mod", "model", "network", "net")
 # NumPy's functions that make numbers and arrays again.
 _MAKERS = (np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0])
 # What trainers keep beside the weights and is data alone: options, and numbers and arrays of NumPy 1 and 2.
@@ -46,15 +48,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
     if not found:
         raise UserError(f"{path} holds no state dict: a mapping from parameter names to tensors; {_described(content)}")
     wanted = network.state_dict()
-    fitted = {where: _fitted(state, wanted) for where, state in found.items()}
-    problems = {where: _problem(state, wanted) for where, state in fitted.items()}
+    named = {(*where, prefix): part for where, state in found.items() for prefix, part in _parts(state, wanted).items()}
+    problems = {where: _problem(state, wanted) for where, state in named.items()}
     fitting = [where for where, problem in problems.items() if problem is None]
     if not fitting:
-        where = max(found, key=lambda where: len(wanted.keys() & fitted[where].keys()))
+        where = max(named, key=lambda where: len(wanted.keys() & named[where].keys()))
         raise UserError(
             f"{path} does not fit {type(network).__name__} for this dataset: it {problems[where]}; check --model"
         )
-    state = fitted[_chosen(fitting, path)]
+    state = named[_chosen(fitting, path)]
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise UserError(f"{path} holds weights that are not finite")
     network.load_state_dict(state, strict=False)
@@ -94,18 +96,16 @@ def _is_numeric(value: object) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.isnative
 
 
-def _fitted(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the entries under the network's names: of those with the prefix under which most of these are found.
+def _parts(state: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the entries under the network's names, by what stands before these.
 
-    Without a prefix, entries of other names stay: they belong to another network. With one, what lies outside it is
-    the trainer's.
+    Entries of no such name are in the part without a prefix: there, they belong to another network.
     """
-    by_prefix: dict[str, dict[str, Tensor]] = {"": {}}
+    parts: dict[str, dict[str, Tensor]] = {"": {}}
     for name, value in state.items():
         prefix, own = _own_name(name, wanted)
-        by_prefix.setdefault(prefix, {})[own] = value
-    prefix = max(by_prefix, key=lambda prefix: len(wanted.keys() & by_prefix[prefix].keys()))
-    return by_prefix[prefix]
+        parts.setdefault(prefix, {})[own] = value
+    return parts
 
 
 def _own_name(name: str, wanted: Mapping[str, Tensor]) -> tuple[str, str]:
@@ -135,10 +135,14 @@ def _problem(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str |
 
 
 def _chosen(fitting: list[tuple[str, ...]], path: Path) -> tuple[str, ...]:
-    """Return which of several state dicts is meant: the only one, or one under a usual key."""
-    usual = [where for where in fitting if all(key in WRAPPERS for key in where)]
+    """Return which of several state dicts is meant: the only one, or the first under usual keys and prefixes."""
+    usual = [
+        (*keys, prefix)
+        for *keys, prefix in fitting
+        if all(key in WRAPPERS for key in keys) and all(word in PREFIXES for word in prefix.split(".")[:-1])
+    ]
     if len(fitting) > 1 and not usual:
-        names = ", ".join(".".join(where) for where in fitting[:4])
+        names = ", ".join(".".join(filter(None, where)).strip(".") for where in fitting[:4])
         raise UserError(f"{path} holds several state dicts that fit, {names}; save the one that is meant by itself")
     return (usual or fitting)[0]
 

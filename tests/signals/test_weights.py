@@ -64,6 +64,7 @@ READ: dict[str, Callable[[], object]] = {
     "options beside, as timm": lambda: {"arch": "mlp", "state_dict": SAVED, "args": argparse.Namespace(lr=0.1)},
     "averaged weights beside": lambda: {"state_dict": SAVED, "state_dict_ema": noise()},
     "averaged weights before": lambda: {"model_ema": noise(), "model": SAVED},
+    "averaged weights among them": lambda: {"state_dict": {**prefixed("model_ema.", noise()), **prefixed("model.")}},
     "numbers among the weights": lambda: {**SAVED, "epoch": 3, "name": "mlp"},
     "a key of one's own": lambda: {"my_best_net": SAVED, "accuracy": 91.2},
     "two wrappers": lambda: {"checkpoint": {"model": prefixed("module.")}},
@@ -86,6 +87,11 @@ def test_weights_are_found_where_other_trainers_keep_them(case: str, tmp_path: P
 
 class Own(nn.Module):
     """A network of somebody's own."""
+
+
+def pickled(path: Path) -> None:
+    """Save a whole network, which is code."""
+    torch.save({"model": Own(), "epoch": 3}, path)
 
 
 def scripted(path: Path) -> None:
@@ -121,10 +127,15 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "f.pth", saving(lambda: {**SAVED, "extra\x1b[31m": torch.ones(1)}), "has extra.* too many"),
     "teacher and student": (
         "f.pth", saving(lambda: {"student": SAVED, "teacher": noise()}), "dicts that fit, student, teacher"),
+    "teacher and student in one": (
+        "f.pth", saving(lambda: {"model": {**prefixed("student."), **prefixed("teacher.", noise())}}),
+        "dicts that fit, model.student, model.teacher"),
     "not finite": (
         "f.pth", saving(lambda: {"net": {k: v * torch.nan for k, v in prefixed("module.").items()}}), "not finite"),
+    "a whole network": ("f.pth", pickled, "code|Own"),
     "a program": ("f.pt", scripted, "is a TorchScript program; save the network's state_dict"),
     "safetensors": ("model.safetensors", safe, "is a file of safetensors; save what safetensors.torch.load_file"),
+    "text": ("f.pth", lambda path: path.write_text("version https://git-lfs\n"), "cannot read .*f.pth"),
     "a folder": ("f.pth", Path.mkdir, "f.pth"),
     "no file": ("f.pth", lambda path: None, "no such file: .*f.pth"),
 }  # fmt: skip
