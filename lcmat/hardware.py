@@ -8,6 +8,8 @@ import torch
 
 from lcmat.errors import UserError, lookup
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device called `name`, or for "auto" CUDA if there is any, else the CPU."""
@@ -34,7 +36,7 @@ def make_repeatable() -> None:
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Return bfloat16 for "auto" where the hardware multiplies it natively, else float32; or what `name` says."""
-    name = lookup("precision", name, ("auto", "float32", "bfloat16"))
+    name = lookup("precision", name, ("auto", *PRECISIONS))
     if name != "auto":
         return getattr(torch, name)
     if device.type == "cuda":

@@ -13,8 +13,9 @@ from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
+from lcmat.hardware import PRECISIONS
 from lcmat.runs import queue
-from lcmat.runs.job import Job
+from lcmat.runs.job import Job, record_path
 from lcmat.training import DivergedError
 
 
@@ -66,6 +67,8 @@ def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
     print(f"{grid.title}: {len(planned)} runs, {len(planned) - len(left)} recorded, {len(left)} to do")
     for setup in {id(job.setup.dataset): job.setup for job in planned}.values():
         print(planning.headline(setup))
+    for precision, count in _recorded_otherwise(left).items():
+        print(f"{count} of these {'is' if count == 1 else 'are'} recorded with --precision {precision}")
     if left:
         about = f"about {estimate.duration(seconds)} in one process, by the runs recorded" if seconds else ""
         if unknown:
@@ -73,6 +76,17 @@ def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
                 f"{'; ' * bool(about)}{unknown} runs are of a kind that none is recorded of, so their time is unknown"
             )
         print(about, flush=True)
+
+
+def _recorded_otherwise(left: list[Job]) -> dict[str, int]:
+    """Return how many of the jobs have a record that differs in the precision alone, by that."""
+    counts: dict[str, int] = {}
+    for job in left:
+        for name in PRECISIONS:
+            other = record_path(job.setup, job.config | {"precision": name})
+            if name != job.config["precision"] and records.read_record(other) is not None:
+                counts[name] = counts.get(name, 0) + 1
+    return counts
 
 
 def _work(planned: list[Job], deadline: estimate.Deadline | None) -> dict[int, DivergedError]:

@@ -442,3 +442,48 @@ report: [accuracy]
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (12_000, "3 h 20 min")])
 def test_durations_in_words(seconds: float, words: str) -> None:
     assert estimate.duration(seconds) == words
+
+
+# ---- precision ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_of_configs_names_its_precision(path: Path) -> None:
+    """`auto` is another one on another machine, where none of the records would be found."""
+    parser = options.build_parser()
+    is_grid = "runs" in options.read_yaml(path)
+    several = (
+        grids.read_grid(path, [], parser, [*_reports.KNOWN]).lines
+        if is_grid
+        else [options.parse(["--config", str(path)], parser)]
+    )
+    assert {args.precision for args in several} <= {"float32", "bfloat16"}
+
+
+@pytest.mark.parametrize("name", ["table1_digits", "table2_digits", "figure4_digits"])
+def test_what_is_recorded_is_found_on_any_machine(name: str, capsys: pytest.CaptureFixture) -> None:
+    words = [ROOT / "configs" / f"{name}.yaml", "--plan", "--save_path", ROOT / "result", "--device", "cpu"]
+    assert harness.call(*words, command=command.main) == 0
+    told = capsys.readouterr().out
+    assert " 0 recorded" not in told
+    assert "recorded with --precision" not in told
+
+
+def test_a_plan_says_what_is_recorded_in_another_precision(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = [*harness.TINY, "--selection", "Uniform", *places(tmp_path), "--precision", "float32"]
+    assert harness.call(*words) == 0
+    path = tmp_path / "grid.yaml"
+    path.write_text("runs: {seed: [0, 1], selection: [Uniform]}\n")
+    capsys.readouterr()
+    assert (
+        harness.call(path, *harness.TINY, *places(tmp_path), "--plan", "--precision", "bfloat16", command=command.main)
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "2 runs, 0 recorded, 2 to do" in out
+    assert "1 of these is recorded with --precision float32" in out
+    assert (
+        harness.call(path, *harness.TINY, *places(tmp_path), "--plan", "--precision", "float32", command=command.main)
+        == 0
+    )
+    assert "is recorded with" not in capsys.readouterr().out
