@@ -30,6 +30,7 @@ def class_budgets(
         return _of_each(sizes, budget)
     if fraction is not None:
         check_fraction(fraction)
+        fraction = float(fraction)  # NumPy does not round Python's fractions
         raised = int(((sizes > 0) & (np.round(fraction * sizes) == 0)).sum())
         if raised:
             warnings.warn(

@@ -84,7 +84,11 @@ def check_same_index(fields: Mapping[str, object]) -> None:
 def _plain(name: str, value: object, ndim: int) -> Tensor | np.ndarray:
     """Return numbers as a tensor, and texts as an array of str."""
     if isinstance(value, Tensor):
-        value = value.detach()
+        if value.is_meta or value.is_nested:
+            raise UserError(
+                f"{name} are a {'meta tensor, which holds no values' if value.is_meta else 'nested tensor'}"
+            )
+        value = value.detach().dequantize() if value.is_quantized else value.detach()
         return value if value.layout == torch.strided else value.to_dense()
     if value is None or isinstance(value, str | bytes | Mapping | Set | Iterator):
         raise UserError(f"{name} must be an array or a tensor, not {_kind(value)}")

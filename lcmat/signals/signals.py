@@ -93,7 +93,9 @@ class Signals:
         return tuple(m for m in (self.features, self.logits, self.labels, self.scale) if m is not None)
 
     def __getitem__(self, index: Tensor) -> Signals:
-        """Return the signals of the samples in `index` (integers or a mask); the validation split stays whole."""
+        """Return the signals of the samples in `index` (integers, a mask or a slice); validation stays whole."""
+        if isinstance(index, slice):
+            index = torch.arange(len(self))[index]
         index = torch.as_tensor(index, device=self.labels.device)
         return replace(
             self,

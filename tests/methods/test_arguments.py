@@ -1,6 +1,7 @@
 """`select` checks what it is given as the command line does: one line that names the argument."""
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ EQUAL = {
     "a fraction in float32": ({"fraction": np.float32(0.25)}, {"fraction": 0.25}),
     "a fraction as an array without dimensions": ({"fraction": np.array(0.2)}, {"fraction": 0.2}),
     "a fraction as a tensor": ({"fraction": torch.tensor(0.25)}, {"fraction": 0.25}),
+    "a fraction as Python's Fraction": ({"fraction": Fraction(1, 4)}, {"fraction": 0.25}),
     "a budget as NumPy's number": ({"budget": np.int16(9)}, {"budget": 9}),
     "a budget as a tensor": ({"budget": torch.tensor(9)}, {"budget": 9}),
     "budgets as a tensor": ({"budget": torch.tensor([2, 3, 1])}, {"budget": [2, 3, 1]}),

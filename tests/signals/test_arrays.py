@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse
 import torch
@@ -42,6 +43,8 @@ FORMS = {
     "nullable integers": {"labels": pd.array(Y, dtype="Int64")},
     "a sparse matrix": {"features": scipy.sparse.csr_matrix(F)},
     "a sparse tensor": {"features": torch.from_numpy(F).to_sparse()},
+    "a quantized tensor": {"features": torch.quantize_per_tensor(torch.from_numpy(F), 1e-6, 0, torch.qint32)},
+    "a column of `datasets`' text": {"labels": pa.chunked_array([NAMES[Y][:30], NAMES[Y][30:]])},
     "reversed strides": {"features": np.ascontiguousarray(F[::-1])[::-1]},
     "text": {"labels": NAMES[Y]},
     "a list of text": {"labels": NAMES[Y].tolist()},
@@ -58,6 +61,11 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_other_forms_of_the_same_signals_give_the_same_picks(form: str) -> None:
     assert picks(**FORMS[form]) == picks()
+
+
+def test_parts_by_slices_are_those_by_positions() -> None:
+    signals = Signals(features=F, logits=Z, labels=Y)
+    assert torch.equal(signals[10:40:3].features, signals[torch.arange(10, 40, 3)].features)
 
 
 def test_the_precision_of_lists_and_arrays_stays() -> None:
@@ -173,6 +181,9 @@ REFUSED: dict[str, tuple[Callable[[], dict], str]] = {
     "rows of unequal length": (lambda: {"features": [[1.0], [1.0, 2.0]] * 30}, "rows of equal length"),
     "batches of unequal width": (lambda: {"features": [F[:30], F[30:, :4]]}, "do not fit together"),
     "batches of images": (lambda: {"features": [F.reshape(60, 2, 4)]}, "list of arrays of 3 dimensions|3"),
+    "a meta tensor": (lambda: {"features": torch.from_numpy(F).to("meta")}, "features are a meta tensor"),
+    "a nested tensor": (
+        lambda: {"features": torch.nested.nested_tensor(list(torch.from_numpy(F)))}, "features are a nested tensor"),
     "a dictionary": (lambda: {"features": {"a": F}}, "features must be an array or a tensor, not dict"),
     "a set": (lambda: {"labels": {0, 1}}, "labels must be an array or a tensor, not set"),
     "a generator": (lambda: {"labels": (y for y in Y)}, "labels must be an array or a tensor, not generator"),
