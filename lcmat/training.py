@@ -199,15 +199,15 @@ def train(
     optimizer = optimizer_of(network, recipe)
     scheduler = scheduler_of(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
     history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if record_dynamics else None)
-    if weights is not None:
-        weights = SampleWeights((weights / weights.mean()).float(), weights_by == "batch")
+    relative = None if weights is None else SampleWeights((weights / weights.mean()).float(), weights_by == "batch")
+    course = _Course(network, split, recipe, compute, seed, relative, optimizer, scheduler, history)
     first = 0
     if resume and checkpoint is not None and checkpoint.exists():
-        first = _restore(checkpoint, network, optimizer, scheduler, history, recipe.epochs)
+        first = _restore(checkpoint, course)
     before, saved = history.seconds, time.monotonic()
     bar = tqdm(range(first, recipe.epochs), desc=label, initial=first, total=recipe.epochs, disable=None, leave=False)
     for epoch in bar:
-        _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, weights, history)
+        _epoch(course, epoch)
         last = epoch + 1 == recipe.epochs
         if last:
             _check_weights(network, recipe, optimizer)
@@ -216,20 +216,36 @@ def train(
             bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
         history.seconds = before + time.monotonic() - started
         if checkpoint is not None and not last and time.monotonic() - saved >= checkpoint_seconds:
-            _store(checkpoint, network, optimizer, scheduler, history, epoch + 1)
+            _store(checkpoint, course, epoch + 1)
             saved = time.monotonic()
     return history
 
 
-def _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, weights, history) -> None:
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """What a training works with, from its first epoch to its last."""
+
+    network: nn.Module
+    split: Split
+    recipe: Recipe
+    compute: Compute
+    seed: int
+    weights: SampleWeights | None
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    history: History
+
+
+def _epoch(course: _Course, epoch: int) -> None:
     """Train one epoch: a fresh order, fresh augmentation, losses looked at every CHECK_STEPS steps."""
-    draw = seeds.generator(seed, "epoch", epoch)
+    split, recipe, compute, history = course.split, course.recipe, course.compute, course.history
+    draw = seeds.generator(course.seed, "epoch", epoch)
     parts = chunks(torch.randperm(len(split), generator=draw), recipe.batch)
     correct = torch.zeros((), device=compute.device)
     recent: list[tuple[Tensor, float]] = []
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seeds.derive(seed, "layers", epoch))  # for dropout and the like
+        torch.manual_seed(seeds.derive(course.seed, "layers", epoch))  # for dropout and the like
         bar = tqdm(
             split.batches(parts), total=len(parts), desc=f"epoch {epoch + 1}", disable=_quiet(parts), leave=False
         )
@@ -238,15 +254,15 @@ def _epoch(network, split, recipe, compute, optimizer, scheduler, epoch, seed, w
             inputs, mix = siamese.training_batch(inputs, recipe.augmentation, draw)
             labels = labels.to(compute.device)
             with compute.autocast():
-                logits = network(inputs)
+                logits = course.network(inputs)
             logits = logits.float()
-            weight = None if weights is None else weights.of(positions).to(compute.device)
+            weight = None if course.weights is None else course.weights.of(positions).to(compute.device)
             loss = mixed_cross_entropy(logits, labels, weight, mix)
-            optimizer.zero_grad(set_to_none=True)
+            course.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            recent.append((loss.detach(), optimizer.param_groups[0]["lr"]))
-            optimizer.step()
-            scheduler.step()
+            recent.append((loss.detach(), course.optimizer.param_groups[0]["lr"]))
+            course.optimizer.step()
+            course.scheduler.step()
             correct += (logits.argmax(1) == labels).sum()
             if history.dynamics is not None:
                 _record(history.dynamics, epoch, positions, logits.detach(), labels)
@@ -378,20 +394,21 @@ def _margin(scores: Tensor, labels: Tensor) -> Tensor:
     return own - scores.scatter(1, labels[:, None], -torch.inf).amax(1)
 
 
-def _store(path: Path, network, optimizer, scheduler, history: History, epoch: int) -> None:
+def _store(path: Path, course: _Course, epoch: int) -> None:
     state = {
         "epoch": epoch,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        "history": vars(history),
+        "network": course.network.state_dict(),
+        "optimizer": course.optimizer.state_dict(),
+        "scheduler": course.scheduler.state_dict(),
+        "history": vars(course.history),
     }
     save_tensors(path, state)
 
 
-def _restore(path: Path, network, optimizer, scheduler, history: History, epochs: int) -> int:
+def _restore(path: Path, course: _Course) -> int:
+    network, optimizer, scheduler, history = course.network, course.optimizer, course.scheduler, course.history
     expected = {
-        "epoch": whole(1, epochs - 1),
+        "epoch": whole(1, course.recipe.epochs - 1),
         "network": like(network.state_dict()),
         "optimizer": of_optimizer(optimizer),
         "scheduler": like(scheduler.state_dict()),

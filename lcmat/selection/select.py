@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -42,10 +42,32 @@ def select_with(
         raise UserError(f"context must be a Context, not {type(context).__name__}")
     seed, balanced = checked_seed(seed), checked_flag("balanced", balanced)
     with limited(memory):
-        return _selected(method.under(options), signals, fraction, budget, balanced, seed, context, options)
+        asked = _Asked(method.under(options), signals, balanced, seed, context)
+        return _selected(asked, fraction, budget, options)
 
 
-def _selected(method, signals, fraction, budget, balanced, seed, context, options) -> Subset:
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A selection asked for: by which method, from what, class by class or not."""
+
+    method: Method
+    signals: Signals
+    balanced: bool
+    seed: int
+    context: Context | None
+
+    def part(self, number: int, group: Tensor) -> tuple[Signals, dict[str, Context]]:
+        """Return what the method reads of a group of samples: their signals, and a context if it needs one."""
+        part = self.signals if len(group) == len(self.signals) else self.signals[group]  # a copy may be gigabytes
+        if self.balanced and "validation" in self.method.fields:
+            part = replace(part, validation=_validation_of(self.signals, number))
+        return part, {"context": self.context[group]} if self.method.needs_context else {}
+
+
+def _selected(
+    asked: _Asked, fraction: float | None, budget: int | Sequence[int] | None, options: Mapping[str, object]
+) -> Subset:
+    method, signals, context, balanced, seed = asked.method, asked.signals, asked.context, asked.balanced, asked.seed
     _check_needs(method, signals, context)
     classes = 0 if signals.logits is None else signals.logits.shape[1]
     features = 0 if signals.features is None else parameters_per_class(signals) - 1
@@ -71,24 +93,22 @@ def _selected(method, signals, fraction, budget, balanced, seed, context, option
         generator = seeds.generator(seed, "select")
         picks = method.pick(signals, budgets, generator, groups=list(groups.values()), **more, **options)
     else:
-        picks = _each(method, signals, groups, budgets, balanced, seed, context, options)
+        picks = _each(asked, groups, budgets, options)
     parts = [replace(p, indices=g[p.indices.to(g.device)]) for p, g in zip(picks, groups.values(), strict=True)]
     subset = _join(method, parts, labels, class_sizes, balanced)
     return replace(subset, class_names=None if signals.class_names is None else tuple(signals.class_names))
 
 
-def _each(method, signals, groups, budgets, balanced, seed, context, options) -> list[Picks]:
+def _each(asked: _Asked, groups: dict[int, Tensor], budgets: list[int], options: Mapping[str, object]) -> list[Picks]:
     """Return the picks of each group, one group after the other."""
     # Silent where it takes no time, or output is no terminal.
-    quiet = None if len(signals) >= 10_000 and len(groups) > 1 else True
-    bar = tqdm(groups.items(), desc=method.name, disable=quiet, leave=False)
+    quiet = None if len(asked.signals) >= 10_000 and len(groups) > 1 else True
+    bar = tqdm(groups.items(), desc=asked.method.name, disable=quiet, leave=False)
     picks = []
     for (number, group), size in zip(bar, budgets, strict=True):
-        part = signals if len(group) == len(signals) else signals[group]  # a copy may be gigabytes
-        if balanced and "validation" in method.fields:
-            part = replace(part, validation=_validation_of(signals, number))
-        more = {"context": context[group]} if method.needs_context else {}
-        picks.append(method.pick(part, size, seeds.generator(seed, "select", number), **more, **options))
+        part, more = asked.part(number, group)
+        generator = seeds.generator(asked.seed, "select", number)
+        picks.append(asked.method.pick(part, size, generator, **more, **options))
     return picks
 
 
