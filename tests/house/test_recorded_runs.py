@@ -24,6 +24,7 @@ RESULT = ROOT / "result"
 RECORDS = sorted(RESULT.rglob("*-seed*-*.json"))
 # What made them: a grid of configs/ or flags of main.py, each with the precision and whatever else made that machine's.
 SCRIPT = (ROOT / "bash" / "quickstart.sh").read_text()
+QUICK = SCRIPT.partition('main.py" ')[2].partition("--data_path")[0].replace("$words", "--selection LCMat-S Uniform")
 MADE_BY = {
     "figure3": ("configs/figure3_digits.yaml", "--precision float32 --save_path result/figure3_digits"),
     "figure4": ("configs/figure4_digits.yaml", "--precision float32"),
@@ -40,7 +41,10 @@ MADE_BY = {
     "table4": ("configs/table4_digits.yaml", ""),
     "table4, Fashion-MNIST": ("configs/table4_fashionmnist.yaml", ""),
     "lbcs, Fashion-MNIST": ("configs/lbcs_fashionmnist.yaml", ""),
-    "quick start": (SCRIPT.partition("main.py\" ")[2].partition("--data_path")[0], "--precision bfloat16"),
+    "quick start": (QUICK, "--precision bfloat16"),
+    "why, CIFAR-10": ("configs/why_cifar10.yaml", "--pretrained given.pt --save_path result/why"),
+    "why, CIFAR-10, five networks": ("configs/gpu_cifar10.yaml", "--save_path result/why"),
+    "why, digits": ("configs/why_digits.yaml", "--fraction 0.05 --save_path result/why"),
 }  # fmt: skip
 # Recorded when Glister stepped along sums, and CCS read margins of logits: the command lines that find these runs.
 GLISTER, CCS = "--selection Glister --option step=sum", "--selection CCS --option margin=logit"
@@ -71,6 +75,10 @@ SINCE = {
     "table2, as it was": {"Glister"},
     "table4, Fashion-MNIST": {"LCMat-S", "RandomReal", "DM", "DSA", "LCMat-C"},
     "lbcs, Fashion-MNIST": STEPPED,
+    # Campaigns that go on where time is left.
+    "why, CIFAR-10": {*REGISTRY.methods},
+    "why, CIFAR-10, five networks": {*REGISTRY.methods},
+    "why, digits": {*REGISTRY.methods},
 }
 GIVEN = "1016372f0c79642645e03312f9af7802e1f86fbf21d97224028c1c17eb62dc97"  # sha256 of the network for CIFAR-10
 
