@@ -64,3 +64,7 @@ def made(name: str, task: Task, **changes: object) -> Synthetic:
     """Return what a method learns in few steps."""
     method = methods.condenser(name)
     return method.condense(task, **method.resolved(task.sizes, {**CHEAP[name], **changes}))
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""

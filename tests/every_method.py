@@ -145,42 +145,10 @@ def chosen(method: str, problem: FullProblem, signals: Signals | None = None, **
     return select(problem.signals if signals is None else signals, method, **options_of(method, **options))
 
 
-def same(one: Subset, other: Subset, only: tuple[str, ...] = ()) -> bool:
-    """Whether two subsets agree in every field, or in some."""
-    pairs = [(getattr(one, name), getattr(other, name)) for name in only or Subset.__dataclass_fields__]
-    return all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
-
-
 def wanted(problem: FullProblem, balanced: bool, fraction: float) -> list[int]:
     """How many samples of each class a fraction takes, or in all."""
     sizes = np.bincount(problem.labels, minlength=problem.logits.shape[1]).tolist() if balanced else [len(problem)]
     return [max(1, round(fraction * size)) if size else 0 for size in sizes]
-
-
-def check_form(subset: Subset, problem: FullProblem, balanced: bool) -> None:
-    """Assert what holds of every subset."""
-    for name in ("indices", "rank", "classes", "class_sizes"):
-        assert getattr(subset, name).dtype == np.int64, name
-    count = len(subset)
-    assert subset.indices.shape == subset.rank.shape == subset.classes.shape == (count,)
-    assert len(set(subset.indices.tolist())) == count, "a sample was picked twice"
-    assert 0 <= subset.indices.min() <= subset.indices.max() < len(problem)
-    assert np.array_equal(subset.classes, problem.labels[subset.indices])
-    assert np.array_equal(subset.class_sizes, np.bincount(problem.labels, minlength=problem.logits.shape[1]))
-    if balanced:
-        assert (np.diff(subset.classes) >= 0).all()
-        counts = np.unique(subset.classes, return_counts=True)[1]
-        assert subset.rank.tolist() == [k for c in counts for k in range(c)]
-    else:
-        assert subset.rank.tolist() == list(range(count))
-    if subset.weights is not None:
-        assert subset.weights.dtype == np.float32
-        assert subset.weights.shape == (count,)
-        assert np.isfinite(subset.weights).all()
-        assert (subset.weights > 0).all()
-    if subset.costs is not None:
-        assert subset.costs.shape == (count,)
-        assert np.isfinite(subset.costs).all()
 
 
 def check_counts(subset: Subset, problem: FullProblem, balanced: bool, size: dict[str, float]) -> None:

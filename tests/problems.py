@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from lcmat import Signals
+from lcmat import Signals, Subset
 from tests import oracles
 
 BALANCED = pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "unbalanced"])
@@ -89,3 +89,57 @@ def sure(low: float, high: float, wrong: bool, n: int = 30) -> Problem:
     logits = rng.normal(size=(n, 3))
     logits[np.arange(n), (labels + (np.arange(n) % 5 == 4) * wrong) % 3] = rng.uniform(low, high, n)
     return Problem(rng.normal(size=(n, 4)), logits, labels)
+
+
+SIZES = {
+    "unequal": [50, 30, 20, 7],
+    "very unequal": [100, 3, 1],
+    "one each": [1, 1, 1, 1],
+    "one class": [40],
+    "labels skipped": [0, 12, 0, 5, 0],
+}
+
+
+def with_sizes(sizes: list[int], seed: int = 0) -> Problem:
+    """A random problem with so many samples in each class (0: a label that nobody has)."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    n = len(labels)
+    return Problem(rng.normal(size=(n, 4)), rng.normal(size=(n, len(sizes))), labels)
+
+
+def same(one: Subset, other: Subset, only: tuple[str, ...] = ()) -> bool:
+    """Whether two subsets agree in every field, or in some."""
+    pairs = [(getattr(one, name), getattr(other, name)) for name in only or Subset.__dataclass_fields__]
+    return all((a is None) == (b is None) and (a is None or np.array_equal(a, b)) for a, b in pairs)
+
+
+def equal(one: Subset, other: Subset) -> bool:
+    """Whether two subsets agree in all that was picked; a prefix has no bound of its own."""
+    return same(one, other, ("indices", "rank", "weights", "classes", "class_sizes", "costs"))
+
+
+def check_form(subset: Subset, problem: Problem, balanced: bool) -> None:
+    """Assert what holds of every subset."""
+    for name in ("indices", "rank", "classes", "class_sizes"):
+        assert getattr(subset, name).dtype == np.int64, name
+    count = len(subset)
+    assert subset.indices.shape == subset.rank.shape == subset.classes.shape == (count,)
+    assert len(set(subset.indices.tolist())) == count, "a sample was picked twice"
+    assert 0 <= subset.indices.min() <= subset.indices.max() < len(problem.labels)
+    assert np.array_equal(subset.classes, problem.labels[subset.indices])
+    assert np.array_equal(subset.class_sizes, np.bincount(problem.labels, minlength=problem.logits.shape[1]))
+    if balanced:
+        assert (np.diff(subset.classes) >= 0).all()
+        counts = np.unique(subset.classes, return_counts=True)[1]
+        assert subset.rank.tolist() == [k for c in counts for k in range(c)]
+    else:
+        assert subset.rank.tolist() == list(range(count))
+    if subset.weights is not None:
+        assert subset.weights.dtype == np.float32
+        assert subset.weights.shape == (count,)
+        assert np.isfinite(subset.weights).all()
+        assert (subset.weights > 0).all()
+    if subset.costs is not None:
+        assert subset.costs.shape == (count,)
+        assert np.isfinite(subset.costs).all()

@@ -19,9 +19,10 @@ from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, accuracy, train
 from methods import get, select
 from tests.condensing import CHEAP as CHEAP_CONDENSING
-from tests.every_method import METHODS, FullProblem, check_form, chosen, make
+from tests.every_method import METHODS, FullProblem, chosen, make
 from tests.harness import call, places, records, records_in
 from tests.matching import MATCHINGS, problem, seeded
+from tests.problems import check_form
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),

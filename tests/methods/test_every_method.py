@@ -18,19 +18,8 @@ from lcmat.distances.vectors import CosineDistance
 from lcmat.last_layer import gradient_factors
 from methods import get
 from tests import oracles
-from tests.every_method import (
-    DYNAMICS,
-    METHODS,
-    FullProblem,
-    LinearNet,
-    both,
-    check_counts,
-    check_form,
-    chosen,
-    every_method,
-    make,
-    same,
-)
+from tests.every_method import DYNAMICS, METHODS, FullProblem, LinearNet, both, check_counts, chosen, every_method, make
+from tests.problems import check_form, same
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 # Small fractions of small classes round to nothing, which the library says and test_lcmat_s.py checks; and LBCS finds

@@ -16,7 +16,8 @@ from lcmat import UserError
 from lcmat.files import load_tensors, save_tensors
 from lcmat.selection.context import Context
 from tests import oracles
-from tests.every_method import PIXELS, RECIPE, FullProblem, LinearNet, both, check_form, chosen, make, same
+from tests.every_method import PIXELS, RECIPE, FullProblem, LinearNet, both, chosen, make
+from tests.problems import check_form, same
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 # Small fractions of small classes round to nothing, which the library says and test_lcmat_s.py checks; and LBCS finds
