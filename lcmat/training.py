@@ -389,7 +389,9 @@ def _record(dynamics: dict[str, Tensor], epoch: int, positions: Tensor, logits: 
 
 
 def _margin(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return by how much the label's score exceeds the best other one, (b,), of scores (b, C)."""
+    """Return by how much the label's score exceeds the best other one, (b,), of scores (b, C); 0 if there is none."""
+    if scores.shape[1] == 1:
+        return torch.zeros_like(scores[:, 0])
     own = scores.gather(1, labels[:, None])[:, 0]
     return own - scores.scatter(1, labels[:, None], -torch.inf).amax(1)
 

@@ -55,7 +55,7 @@ def svhn_cnn_small(num_classes: int, channels: int = 3, image_size: Size = 32) -
     """LBCS's inner network for SVHN: 3×3 convolutions 32, 64, pool, 128, pool, then 1024-256; 8,747,850 parameters."""
     layers = _convolutions(channels, (32, 64, None, 128, None))
     layers += [nn.Flatten(), nn.LazyLinear(1024), nn.ReLU(), nn.Linear(1024, 256), nn.ReLU()]
-    return Network("SVHN-CNN-small", nn.Sequential(*layers), num_classes, channels, image_size)
+    return Network("SVHN-CNN-small", nn.Sequential(*layers), num_classes, channels, image_size, least=4)
 
 
 def svhn_cnn(num_classes: int, channels: int = 3, image_size: Size = 32) -> Network:

@@ -17,6 +17,7 @@ DEEP = (*INTEGERS, "F")
 # What may stand for white: the range of a type, or of floats 1 and the ranges that they may have come from.
 RANGES = (255, 65_535, 2**31 - 1)
 ROUNDING = 1e-3
+FEW = 32
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ EIGHT_BITS = Depth()
 
 
 def extremes(image: Image.Image) -> tuple[bool, float, float]:
-    """Return whether a deep image is one of floats, its least and its largest value."""
+    """Return whether a deep image is one of floats, its least and its largest value; ValueError if not finite."""
     values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise ValueError("a value that is not finite")
     return image.mode == "F", float(values.min()), float(values.max())
 
 
@@ -50,7 +53,7 @@ def depth_of(found: Iterable[tuple[bool, float, float]], origin: str) -> Depth:
     """Return the depth of a dataset by what `extremes` found in its deep images, and say it in a line each.
 
     Integers: the least range of a type (8, 16, 32 bits) that holds all of them. Floats: 1 if none is larger, else the
-    least such range that holds all. Raises UserError for values below 0, not finite, or on no such scale.
+    least such range that holds all. Raises UserError for values below 0 or on no such scale.
     """
     found = list(found)
     white = {}
@@ -59,17 +62,17 @@ def depth_of(found: Iterable[tuple[bool, float, float]], origin: str) -> Depth:
         if highs:
             white[floats] = _white(floats, min(lows), max(highs), origin)
             kind = "floats" if floats else "integers of more than 8 bits"
+            levels = round(255 * max(highs) / white[floats])
+            few = f", which leaves {levels + 1} levels of grey" if levels < FEW else ""
             warnings.warn(
-                f"{origin}: {len(highs):,} images hold {kind}, the largest {max(highs):,.6g}; scaled so that "
-                f"{white[floats]:,} is white",
+                f"{origin}: images of {kind}: {len(highs):,}, the largest value {max(highs):,.6g}; scaled so that "
+                f"{white[floats]:,} is white{few}",
                 stacklevel=2,
             )
     return Depth(white.get(False), white.get(True))
 
 
 def _white(floats: bool, low: float, high: float, origin: str) -> int:
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError(f"{origin}: an image holds a value that is not finite; clean it first")
     ranges = (1, *RANGES[:2]) if floats else RANGES
     white = next((r for r in ranges if high <= r * (1 + ROUNDING * floats)), None)
     overshot = floats and 1 + ROUNDING < high < 2  # such as resampling leaves behind

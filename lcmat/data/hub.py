@@ -92,7 +92,10 @@ def _load(source: str, configuration: str | None) -> dict[str, list[Part]]:
     except OSError:  # no network: what is cached may still serve; else fail now and not after five retries
         huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
-        loaded = datasets.load_dataset(source, configuration)
+        if configuration is None and (Path(source) / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(source)  # what save_to_disk left there
+        else:
+            loaded = datasets.load_dataset(source, configuration)
     except Exception as error:  # the library raises a dozen types of its own
         known = _configurations(source)
         if len(known) > 1 if configuration is None else configuration not in known:
@@ -195,8 +198,8 @@ class _Format:
 
 
 def _decode(row: dict | None, form: _Format, source: str) -> torch.Tensor:
-    with _readable(row, source):
-        return to_pixels(_open(row), form.mode, form.size, form.depth)
+    with _readable(row, source), _open(row) as image:
+        return to_pixels(image, form.mode, form.size, form.depth)
 
 
 def _open(row: dict) -> Image.Image:
@@ -216,18 +219,17 @@ def _format(rows: list[dict | None], image_size: int | None, source: str) -> _Fo
     """Return how to read these images: grey only if all are, and scaled only where sizes differ or one is asked for."""
     sizes, grey, deep, several = set(), True, [], 0
     for row in rows:
-        with _readable(row, source):
-            image = _open(row)
+        with _readable(row, source), _open(row) as image:
             several += holds_several(image)
-        sizes.add(image.size)
-        grey = grey and image.mode in ("L", "1", *DEEP)
-        if image.mode in DEEP:
-            deep.append(row)
+            sizes.add(image.size)
+            grey = grey and image.mode in ("L", "1", *DEEP)
+            if image.mode in DEEP:
+                deep.append(row)
     say_several(several, source)
     depth = depth_of(in_threads(lambda row: _extremes(row, source), deep, "measuring images"), source)
     return _Format("L" if grey else "RGB", image_size or (None if len(sizes) == 1 else DEFAULT_SIZE), depth)
 
 
 def _extremes(row: dict, source: str) -> tuple[bool, float, float]:
-    with _readable(row, source):
-        return extremes(_open(row))
+    with _readable(row, source), _open(row) as image:
+        return extremes(image)

@@ -59,7 +59,7 @@ def listed(folder: Path) -> tuple[tuple[str, ...], Part, Part]:
 
 
 NO_IMAGES = f"holds no images ({', '.join(IMG_EXTENSIONS)})"
-OTHER_FORMAT = "of other formats"
+OTHER_FORMAT, OTHER_TEST = "of other formats", "further test folders"
 
 
 @dataclass
@@ -68,12 +68,16 @@ class _Seen:
 
     left_out: Counter = field(default_factory=Counter)
     formats: set[str] = field(default_factory=set)
+    tests: set[str] = field(default_factory=set)
     nested: int = 0
 
     def say(self, folder: Path) -> None:
-        formats = f" ({', '.join(sorted(self.formats)[:5])})"
-        parts = [f"{count:,} {kind}{formats * (kind == OTHER_FORMAT)}" for kind, count in sorted(self.left_out.items())]
-        lines = [f"left out: {', '.join(parts)}"] if parts else []
+        which = {OTHER_FORMAT: self.formats, OTHER_TEST: self.tests}
+        parts = []
+        for kind, count in sorted(self.left_out.items()):
+            names = f" ({', '.join(sorted(which[kind])[:5])})" if kind in which else ""
+            parts.append(f"{kind}{names}: {count:,}")
+        lines = [f"left out, {', '.join(parts)}"] if parts else []
         if self.nested:
             lines.append(f"taken from subfolders of class folders: {self.nested:,}")
         if lines:
@@ -89,7 +93,8 @@ def _roots(folder: Path, seen: _Seen) -> tuple[Path, Path]:
                 f"(or {', '.join(TEST_FOLDERS[1:])})"
             )
     for other in tests[1:]:
-        seen.left_out[f"other test folder, {other.name}"] += 1
+        seen.left_out[OTHER_TEST] += 1
+        seen.tests.add(other.name)
     return train_root, tests[0]
 
 
@@ -120,7 +125,7 @@ def _images(folder: Path, seen: _Seen) -> Iterator[Path]:
     for entry in _entries(folder, seen):
         path = folder / entry.name
         if entry.is_dir() and entry.is_symlink():
-            seen.left_out["linked folders below class folders"] += 1
+            seen.left_out["linked folders in class folders"] += 1
         elif entry.is_dir():
             yield from _images(path, seen)
         elif path.suffix.lower() not in IMG_EXTENSIONS:
@@ -129,7 +134,7 @@ def _images(folder: Path, seen: _Seen) -> Iterator[Path]:
         elif entry.is_file():
             yield path
         else:
-            seen.left_out["that are no files"] += 1  # a FIFO would be waited for
+            seen.left_out["neither file nor folder"] += 1  # a FIFO would be waited for
 
 
 def _entries(folder: Path, seen: _Seen) -> Iterator[os.DirEntry]:

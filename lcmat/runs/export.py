@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from lcmat.data.labels import key_of
 from lcmat.data.listing import TEST_FOLDERS
 from lcmat.data.splits import Dataset
 from lcmat.errors import UserError, shown
@@ -30,15 +31,16 @@ def check_export(folder: Path, dataset: Dataset, link: bool = False) -> None:
 
     The folder must be new or empty, its own and not a link, and outside of the dataset's; links need image files.
     """
+    longest = max((len(os.fsencode(name)) for name in dataset.train_names or ()), default=2 * LONGEST)
+    lengths = [len(os.fsencode(part)) for part in folder.parts]
+    if max(lengths, default=0) > LONGEST or sum(lengths) + longest > LONGEST_PATH or "\0" in str(folder):
+        raise UserError(f"{shown(str(folder))} is too long or no name of a folder; name another (--export)")
     if folder.is_symlink():
         raise UserError(f"{folder} is a link; name a new folder (--export)")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty; name a new folder (--export)")
     if folder.is_dir() and (os.path.ismount(folder) or folder.samefile(Path.cwd())):
         raise UserError(f"{folder} is in use; name a new folder in it (--export)")
-    longest = max((len(os.fsencode(name)) for name in dataset.train_names or ()), default=2 * LONGEST)
-    if len(os.fsencode(folder.name)) > LONGEST or len(os.fsencode(folder.absolute())) + longest > LONGEST_PATH:
-        raise UserError(f"{str(folder)[:60]}… is too long a name; name another folder (--export)")
     check_writable(folder.parent)
     paths = dataset.train_files
     if paths is None and link:
@@ -90,7 +92,7 @@ def _copy_files(dataset: Dataset, subset: Subset, folder: Path, link: bool) -> l
     targets = {i: own_names[i] for i in indices if own_names[i].parts[0] == labels[i]}
     moved = [i for i in indices if i not in targets]
     wanted = [Path(labels[i], "-".join(own_names[i].parts)) for i in moved]
-    taken = {str(name).casefold() for name in targets.values()}
+    taken = {_folded(str(name)) for name in targets.values()}
     names = [f"{name.parent}/{file}" for name, file in zip(wanted, (_cut(name.name) for name in wanted), strict=True)]
     targets |= dict(zip(moved, map(Path, _unique(names, taken)), strict=True))
     for i in indices:
@@ -120,20 +122,25 @@ def _write_pixels(dataset: Dataset, subset: Subset, folder: Path) -> list[str]:
 
 
 def safe_names(classes: Sequence[str]) -> list[str]:
-    """Return a folder name for each class, all different, also where upper and lower case are one.
+    """Return a folder name for each class, all different, also to file systems that ignore case.
 
     A class keeps its name where that can be one; else slashes and control characters become "-", dots and spaces at
     its ends are left out, and what is too long is cut; a name that another class has gets a number.
     """
     safe = [_safe(name) for name in classes]
-    keep = {name.casefold(): i for i, name in reversed(list(enumerate(classes))) if safe[i] == name}
-    others = [i for i in range(len(classes)) if keep.get(classes[i].casefold()) != i]
+    keep = {_folded(name): i for i, name in reversed(list(enumerate(classes))) if safe[i] == name}
+    others = [i for i in range(len(classes)) if keep.get(_folded(classes[i])) != i]
     renamed = dict(zip(others, _unique([safe[i] for i in others], set(keep)), strict=True))
     return [renamed.get(i, name) for i, name in enumerate(classes)]
 
 
 def _safe(name: str) -> str:
     return _cut(re.sub(r"[/\x00-\x1f\x7f]", "-", name).strip(". ") or "class")
+
+
+def _folded(name: str) -> str:
+    """Return what is equal for names that some file system takes for one."""
+    return key_of(name).casefold()
 
 
 def _cut(name: str) -> str:
@@ -151,9 +158,9 @@ def _unique(names: Sequence[str], taken: set[str]) -> list[str]:
     taken, result = set(taken), []
     for name in names:
         path, number, unique = Path(name), 1, name
-        while unique.casefold() in taken:
+        while _folded(unique) in taken:
             number += 1
             unique = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-        taken.add(unique.casefold())
+        taken.add(_folded(unique))
         result.append(unique)
     return result

@@ -20,7 +20,7 @@ from lcmat.training import Compute, Recipe, train
 every_network = pytest.mark.parametrize("name", nets.names())
 
 
-def build(name: str, classes: int = 10, channels: int = 3, size: int = 32) -> nn.Module:
+def build(name: str, classes: int = 10, channels: int = 3, size: int | tuple[int, int] = 32) -> nn.Module:
     """A network under a fixed seed; that it enlarges images is tested elsewhere."""
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -188,11 +188,14 @@ def test_resnet10_by_hand() -> None:
     assert size_of(build("ResNet10")) == expected
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (1, 28), (3, 32), (3, 64)])
+SIZES = [(1, 8), (3, 8), (1, 28), (3, 32), (3, 64), (3, (12, 20)), (1, (28, 30)), (3, (33, 9)), (1, (1, 24))]
+
+
+@pytest.mark.parametrize(("channels", "size"), SIZES, ids=str)
 @every_network
-def test_features_head_and_output(name: str, channels: int, size: int) -> None:
+def test_features_head_and_output(name: str, channels: int, size: int | tuple[int, int]) -> None:
     network = build(name, 7, channels, size).eval()
-    x = torch.randn(2, channels, size, size)
+    x = torch.randn(2, channels, *(size if isinstance(size, tuple) else (size, size)))
     with torch.no_grad():
         features, logits = network.embed(x), network(x)
     assert logits.shape == (2, 7)
@@ -201,6 +204,33 @@ def test_features_head_and_output(name: str, channels: int, size: int) -> None:
     assert features.shape == (2, network.head.in_features)
     torch.testing.assert_close(network.head(features), logits)
     assert not torch.equal(features[0], features[1]), "the images have been shrunk to nothing"
+
+
+@pytest.mark.parametrize("size", [8, 28, 32])
+@every_network
+def test_height_and_width_of_a_square_are_its_side(name: str, size: int) -> None:
+    first, second = build(name, 5, 1, size).state_dict(), build(name, 5, 1, (size, size)).state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert nets.revision(name, 1, size) == nets.revision(name, 1, (size, size))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "expected"),
+    [
+        ("ConvNet3", 3, (16, 40), 128 * 2 * 5),
+        ("ConvNet3", 1, (28, 32), 128 * 3 * 4),
+        ("SVHN-CNN", 3, (8, 24), 512),
+        ("AlexNet", 3, (16, 24), 192 * 2 * 3),
+    ],
+)
+def test_features_of_images_that_are_not_square(name: str, channels: int, size: tuple[int, int], expected: int) -> None:
+    assert build(name, 10, channels, size).head.in_features == expected
+
+
+def test_inputs_of_the_perceptron() -> None:
+    first = next(m for m in build("MLP", 10, 3, (5, 7)).modules() if isinstance(m, nn.Linear))
+    assert first.in_features == 3 * 5 * 7
 
 
 @every_network
@@ -216,6 +246,8 @@ def test_equal_seeds_give_equal_networks(name: str) -> None:
 def test_small_images_are_enlarged_and_it_is_said(name: str, least: int) -> None:
     with pytest.warns(UserWarning, match=f"{name} enlarges images of 8 pixels to {least}"):
         nets.build(name, 10, 1, 8)
+    with pytest.warns(UserWarning, match=f"{name} enlarges images of 8×100 pixels to {least}×100"):
+        nets.build(name, 10, 1, (8, 100))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         nets.build(name, 10, 1, least)

@@ -250,6 +250,16 @@ def test_diverging_loss_is_found_within_a_long_epoch(digits: Dataset, compute: C
     assert Counting.calls <= 100
 
 
+def test_margins_where_there_is_no_other_class(digits: Dataset, compute: Compute) -> None:
+    """They were infinite, and all that reads dynamics was told to retrain."""
+    split = digits.train.take((digits.train.labels == 0).nonzero()[:40, 0])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
+    dynamics = train(network, split, replace(QUICK, epochs=2), compute, seed=0, record_dynamics=True).dynamics
+    for name in ("margin", "probability_margin", "error_norm"):
+        assert torch.equal(dynamics[name], torch.zeros(2, 40))
+    assert dynamics["correctness"].all()
+
+
 def test_dynamics_are_those_of_the_logits_of_each_batch(digits: Dataset, compute: Compute) -> None:
     class Noting(TinyNet):
         def __init__(self) -> None:
