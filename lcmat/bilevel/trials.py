@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lcmat.bilevel.lexicographic import Objectives, Rules, State, ask, best_index, initial_state, is_nondominated, tell
 from lcmat.errors import UserError
-from lcmat.expected import fields, of, problem, real, row, whole
+from lcmat.expected import fields, of, optional, problem, real, row, whole
 from lcmat.files import check_regular, write_text
 from lcmat.training import DivergedError
 
@@ -77,7 +77,7 @@ def _of_the_same(search: dict[str, object], folder: Path) -> list[list[dict]]:
 # What a line of a file holds of a trial.
 TRIAL = fields(
     {"trial": whole(1), "f1": real(), "f2": whole(0)},
-    {"accepted": of(bool), "incumbent": row(real(), whole(0)), "untrained": whole(0), "seconds": real(0)},
+    {"accepted": of(bool), "incumbent": optional(row(real(), whole(0))), "untrained": whole(0), "seconds": real(0)},
 )
 
 

@@ -38,10 +38,13 @@ def rho_of(args: argparse.Namespace) -> float | None:
     return 2 * args.eps if args.eps is not None else args.rho
 
 
+def idle_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags given that have no effect."""
+    return [f"--{name}" for name in WITHOUT_EFFECT if getattr(args, name) is not None]
+
+
 def notes(args: argparse.Namespace) -> list[str]:
-    """Return a line about the flags given that have no effect, if there are any."""
-    idle = [f"--{name}" for name in WITHOUT_EFFECT if getattr(args, name) is not None]
-    lines = [f"no effect here: {', '.join(idle)}"] if idle else []
-    if args.submodular_greedy is not None:
-        lines.append("--submodular_greedy: greedy is exact here, so every variant gives the same picks")
-    return lines
+    """Return what else is to be said of the flags given."""
+    if args.submodular_greedy is None:
+        return []
+    return ["--submodular_greedy: greedy is exact here, so every variant gives the same picks"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from lcmat import data
 from lcmat.command_line.method_flags import check_options, options_for, options_of, taken_apart
 from lcmat.command_line.registry import Registry
-from lcmat.command_line.released_flags import methods_of, notes
+from lcmat.command_line.released_flags import idle_flags, methods_of, notes
 from lcmat.command_line.settings import settings_of
 from lcmat.condensation import Condenser
 from lcmat.errors import UserError, lookup
@@ -96,7 +96,7 @@ class Request:
     """All that a command line asks for.
 
     published: whether networks are trained by a recipe of the literature whose augmentation depends on the dataset.
-    steps: of continual learning, else None. notes: lines about flags without effect.
+    steps: of continual learning, else None. idle: flags without effect; notes: further lines.
     """
 
     source: Source
@@ -113,11 +113,13 @@ class Request:
     workers: int | None
     threads: int | None
     memory: int | None
+    idle: tuple[str, ...]
     notes: tuple[str, ...]
 
     def notes_with(self, loader_used: bool) -> list[str]:
-        """Return the notes, and one about --workers where no loader is used."""
-        return [*self.notes, *(["no effect here: --workers"] if self.workers is not None and not loader_used else [])]
+        """Return a line about the flags without effect, --workers among them where no loader is used, and the notes."""
+        idle = [*self.idle, *(["--workers"] if self.workers is not None and not loader_used else [])]
+        return [*([f"no effect here: {', '.join(idle)}"] if idle else []), *self.notes]
 
     def kind(self, method: Method | Condenser) -> Kind:
         """Return the kind of run that a method is for."""
@@ -167,6 +169,7 @@ def request_of(args: argparse.Namespace, registry: Registry) -> Request:
         workers=args.workers,
         threads=args.threads,
         memory=args.memory,
+        idle=tuple(idle_flags(args)),
         notes=tuple(notes(args)),
     )
 

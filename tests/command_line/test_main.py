@@ -414,8 +414,8 @@ def test_bad_input_gets_one_line_and_writes_nothing(
 
 def test_unwritable_save_path_is_found_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "file").write_text("kept")
-    assert call(*QUICK, "--save_path", tmp_path / "file" / "result", "--cache_path", tmp_path / "cache") == 2
-    assert "cannot write to" in error_line(capsys)
+    assert call(*QUICK, "--save_path", tmp_path / "file" / "result", "--cache_path", tmp_path / "cache") == 3
+    assert "a file is in the place of a folder" in error_line(capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
@@ -424,8 +424,8 @@ def test_a_file_in_the_place_of_a_records_folder_is_found_before_the_work(
 ) -> None:
     (tmp_path / "result").mkdir()
     (tmp_path / "result" / "digits-ResNet10").write_text("kept")
-    assert call(*QUICK, *places(tmp_path)) == 2
-    assert "cannot write to" in error_line(capsys)
+    assert call(*QUICK, *places(tmp_path)) == 3
+    assert "a file is in the place of a folder" in error_line(capsys)
     assert not (tmp_path / "cache").exists()
 
 
@@ -520,11 +520,11 @@ def test_config_may_hold_every_kind_of_value(tmp_path: Path) -> None:
     [
         ("--rho 0.5 --eps 0.01", 0.02, None, None),
         ("--eps 0.01 --rho 0.5", 0.5, None, None),
-        ("--fraction 0.1 0.2 --budget 10", 0.1, None, [10]),
-        ("--budget 10 --fraction 0.3", 0.1, [0.3], None),
+        ("--fraction 0.1 0.2 --budget 10", None, None, [10]),
+        ("--budget 10 --fraction 0.3", None, [0.3], None),
     ],
 )
-def test_of_two_flags_for_one_thing_the_later_wins(line: str, rho: float, fraction: list, budget: list) -> None:
+def test_of_two_flags_for_one_thing_the_later_wins(line: str, rho: float | None, fraction: list, budget: list) -> None:
     args = options.parse(line.split())
     assert (rho_of(args), args.fraction, args.budget) == (rho, fraction, budget)
 
@@ -576,20 +576,21 @@ def test_released_flags_are_understood(case: str) -> None:
 @pytest.mark.parametrize(
     ("line", "method", "rho"),
     [
-        ("--selection Uncertainty --uncertainty Margin", "Margin", 0.1),
+        ("--selection Uncertainty --uncertainty Margin", "Margin", None),
         ("--selection Submodular --kernel worst --eps 0.01", "LCMat-S", 0.02),
-        ("--selection Submodular --kernel adacore", "AdaCore", 0.1),
+        ("--selection Submodular --kernel adacore", "AdaCore", None),
         ("--selection Submodular --kernel grad_l2 --eps 0.01", "LCMat-S", 0.0),
-        ("--selection Submodular --kernel cosine --submodular LogDeterminant", "LogDeterminant", 0.1),
-        ("--selection GradMatch --val", "GradMatch-Val", 0.1),
-        ("--selection Glister --val True", "Glister-Val", 0.1),
-        ("--selection Glister", "Glister", 0.1),
+        ("--selection Submodular --kernel cosine --submodular LogDeterminant", "LogDeterminant", None),
+        ("--selection GradMatch --val", "GradMatch-Val", None),
+        ("--selection Glister --val True", "Glister-Val", None),
+        ("--selection Glister", "Glister", None),
     ],
 )
-def test_released_selections_are_translated(line: str, method: str, rho: float) -> None:
+def test_released_selections_are_translated(line: str, method: str, rho: float | None) -> None:
+    """ρ is None where the command line does not say it: the method's own default holds."""
     args = options.parse(line.split())
     assert methods_of(args) == [method]
-    assert rho_of(args) == pytest.approx(rho)
+    assert rho_of(args) == (None if rho is None else pytest.approx(rho))
 
 
 def test_flags_without_effect_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

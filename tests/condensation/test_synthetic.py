@@ -103,7 +103,7 @@ def test_files(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "grey.png").mode == "L"
     for content in ({"images": images}, {"images": images, "labels": torch.arange(3), "factor": 1}, {"labels": 1}):
         save_tensors(tmp_path / "bad.pt", content)
-        with pytest.raises(UserError, match=r"bad\.pt holds"):
+        with pytest.raises(UserError, match=r"bad\.pt does not hold what it should"):
             Synthetic.load(tmp_path / "bad.pt")
 
 

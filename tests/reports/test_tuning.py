@@ -71,7 +71,7 @@ def test_what_else_differs_has_rows_of_its_own(tmp_path: Path) -> None:
     made = [record(v, s, of, **modes[mode]) for mode in modes for (v, s), of in several[mode].items()]
     paths = tuning(found(tmp_path, made))
     rows = {row["method"]: row for row in csv.DictReader(paths[1].read_text().splitlines())}
-    assert set(rows) == {"LCMat-S", "LCMat-S (signals_mode = train)"}
+    assert set(rows) == {"LCMat-S", "LCMat-S (training mode)"}
     for name, mode in zip(sorted(rows), modes, strict=True):
         assert float(rows[name]["bonus"]) == pytest.approx(tuned(several[mode]).bonus)
         assert rows[name]["seeds"] == "5"

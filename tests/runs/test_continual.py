@@ -70,8 +70,8 @@ def test_class_order() -> None:
 
 
 def test_a_step_sees_its_own_training_images_alone(digits: Dataset, tmp_path: Path) -> None:
-    own = setup_of(digits, tmp_path)
-    own, positions = continual.step_setup(own, [3, 7]), continual.positions_of(own, [3, 7])
+    whole = setup_of(digits, tmp_path)
+    own, positions = continual.step_setup(whole, [3, 7]), continual.positions_of(whole, [3, 7])
     labels = digits.train.labels[positions]
     assert set(labels.tolist()) == {3, 7}
     assert len(positions) == int(((digits.train.labels == 3) | (digits.train.labels == 7)).sum())
@@ -79,7 +79,7 @@ def test_a_step_sees_its_own_training_images_alone(digits: Dataset, tmp_path: Pa
     assert torch.equal(torch.tensor([3, 7])[own.dataset.train.labels], labels)
     assert own.dataset.test is own.dataset.train, "no test image is in reach"
     assert own.dataset.classes == ("3", "7")
-    assert own.fingerprint != own.fingerprint
+    assert own.fingerprint != whole.fingerprint
     pixels = own.dataset.train.images.double() / 255
     assert own.compute.mean == own.dataset.mean == (pytest.approx(float(pixels.mean()), abs=1e-4),)
     assert own.compute.std == (pytest.approx(float(pixels.std()), abs=1e-4),)
