@@ -114,17 +114,48 @@ class Compute:
 WEIGHTS_BY = ("subset", "batch")
 
 
-@dataclass(frozen=True, eq=False)
 class SampleWeights:
-    """Weights of a split's samples, (n,) of mean 1; by_batch: of mean 1 in each batch."""
+    """Weights of a split's samples, scaled to mean 1 over what `by` says (`WEIGHTS_BY`)."""
 
-    values: Tensor
-    by_batch: bool = False
+    def __init__(self, values: Tensor, by: str = "subset") -> None:
+        """Take weights (n,) of any scale."""
+        self.relative, self.by_batch = (values / values.mean()).float(), by == "batch"
 
     def of(self, positions: Tensor) -> Tensor:
         """Return the weights of a batch's samples."""
-        weights = self.values[positions]
+        weights = self.relative[positions]
         return weights / weights.mean() if self.by_batch else weights
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """What is looked at while a network trains.
+
+    test: tested every `interval` epochs (0: not) and after the last. dynamics: whether to record those of each sample
+    (`History.dynamics`). label: what the progress bar says.
+    """
+
+    test: Split | None = None
+    interval: int = 0
+    dynamics: bool = False
+    label: str = "training"
+
+    def tests_after(self, epoch: int, epochs: int) -> bool:
+        """Tell whether to test after an epoch, counted from 1, of so many."""
+        return self.test is not None and (epoch == epochs or (self.interval > 0 and epoch % self.interval == 0))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that holds a training's state.
+
+    Written after an epoch whenever `seconds` have passed, read first if `resume`, and removed by the caller when the
+    result is safe.
+    """
+
+    path: Path
+    seconds: float = 60.0
+    resume: bool = False
 
 
 @dataclass
@@ -174,49 +205,36 @@ def train(
     compute: Compute,
     *,
     seed: int,
-    weights: Tensor | None = None,
-    weights_by: str = "subset",
-    test: Split | None = None,
-    test_interval: int = 0,
-    record_dynamics: bool = False,
-    checkpoint: Path | None = None,
-    checkpoint_seconds: float = 60.0,
-    resume: bool = False,
-    label: str = "training",
+    weights: SampleWeights | None = None,
+    watch: Watch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train `network` in place on `split` and return its History.
 
-    weights: (n,) sample weights, normalised here to mean 1 over what `weights_by` says (`WEIGHTS_BY`). test: tested
-    every `test_interval` epochs (0: not) and after the last. checkpoint: a file that is written after an epoch whenever
-    `checkpoint_seconds` have passed, read first if `resume`, and removed by the caller when the result is safe. All
-    draws derive from `seed` and the epoch, so a resumed training equals an undisturbed one.
+    All draws derive from `seed` and the epoch, so a resumed training equals an undisturbed one.
     Raises DivergedError when a loss is not finite, UserError if the split has a single sample.
     """
     if len(split) < 2:
         raise UserError(f"cannot train on {len(split)} sample: BatchNorm needs two; raise the fraction or budget")
-    started = time.monotonic()
-    network.to(compute.device, memory_format=torch.channels_last).train()
-    optimizer = optimizer_of(network, recipe)
-    scheduler = scheduler_of(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
-    history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if record_dynamics else None)
-    relative = None if weights is None else SampleWeights((weights / weights.mean()).float(), weights_by == "batch")
-    course = _Course(network, split, recipe, compute, seed, relative, optimizer, scheduler, history)
-    first = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        first = _restore(checkpoint, course)
-    before, saved = history.seconds, time.monotonic()
-    bar = tqdm(range(first, recipe.epochs), desc=label, initial=first, total=recipe.epochs, disable=None, leave=False)
+    watch = watch or Watch()
+    course = _begun(network, split, recipe, compute, seed, weights, watch.dynamics)
+    history, first = course.history, 0
+    if checkpoint is not None and checkpoint.resume and checkpoint.path.exists():
+        first = _restore(checkpoint.path, course)
+    started = saved = time.monotonic()
+    before = history.seconds
+    numbers = range(first + 1, recipe.epochs + 1)
+    bar = tqdm(numbers, desc=watch.label, initial=first, total=recipe.epochs, disable=None, leave=False)
     for epoch in bar:
-        _epoch(course, epoch)
-        last = epoch + 1 == recipe.epochs
-        if last:
-            _check_weights(network, recipe, optimizer)
-        if test is not None and (last or (test_interval and (epoch + 1) % test_interval == 0)):
-            history.tests.append((epoch + 1, accuracy(network, test, compute)))
+        _epoch(course, epoch - 1)
+        if epoch == recipe.epochs:
+            _check_weights(network, recipe, course.optimizer)
+        if watch.tests_after(epoch, recipe.epochs):
+            history.tests.append((epoch, accuracy(network, watch.test, compute)))
             bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
         history.seconds = before + time.monotonic() - started
-        if checkpoint is not None and not last and time.monotonic() - saved >= checkpoint_seconds:
-            _store(checkpoint, course, epoch + 1)
+        if checkpoint is not None and epoch < recipe.epochs and time.monotonic() - saved >= checkpoint.seconds:
+            _store(checkpoint.path, course, epoch)
             saved = time.monotonic()
     return history
 
@@ -234,6 +252,23 @@ class _Course:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     history: History
+
+
+def _begun(
+    network: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    compute: Compute,
+    seed: int,
+    weights: SampleWeights | None,
+    dynamics: bool,
+) -> _Course:
+    """Put a network in place and make what it is to be trained with."""
+    network.to(compute.device, memory_format=torch.channels_last).train()
+    optimizer = optimizer_of(network, recipe)
+    scheduler = scheduler_of(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
+    history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if dynamics else None)
+    return _Course(network, split, recipe, compute, seed, weights, optimizer, scheduler, history)
 
 
 def _epoch(course: _Course, epoch: int) -> None:

@@ -18,7 +18,7 @@ from lcmat.selection.context import Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
-from lcmat.training import DivergedError, predictions, train
+from lcmat.training import DivergedError, Watch, predictions, train
 
 
 def probabilistic(
@@ -103,8 +103,9 @@ def loss_after_training(context: Context, mask: Tensor, epochs: int, seed: int) 
     """Return the mean cross-entropy over all samples of a network trained on the masked ones; ∞ if that diverged."""
     network = context.fresh_network(0)
     chosen = context.split.take(mask.nonzero()[:, 0])
+    recipe = replace(context.recipe, epochs=epochs)
     try:
-        train(network, chosen, replace(context.recipe, epochs=epochs), context.compute, seed=seed, label="inner")
+        train(network, chosen, recipe, context.compute, seed=seed, watch=Watch(label="inner"))
     except DivergedError:
         return float("inf")
     total = 0.0

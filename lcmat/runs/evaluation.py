@@ -17,7 +17,7 @@ from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
-from lcmat.training import History, Recipe, accuracy, history_of, of_history, train
+from lcmat.training import History, Recipe, SampleWeights, Watch, accuracy, history_of, of_history, train
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
 # How the literature trains on synthetic images. zhao: Zhao & Bilen 2021 (DSA), 2023 (DM); idc: Kim et al. 2022.
@@ -90,24 +90,25 @@ def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: st
     settings = setup.settings
     held_out = setup.split(run.seed, setup.ratio(run))[2] if settings.hold_out else None
     model = run.test_model or settings.model
+    weights = None if reduced.weights is None else SampleWeights(reduced.weights, run.weights_by)
     done = _kept(setup, key)
     for number in range(len(done), settings.evaluations):
         purpose = ("train",) if number == 0 else ("train", number)
         network = setup.fresh_network(model, run.seed, *purpose)
+        watch = Watch(
+            test=setup.test_split(settings.test_fraction),
+            interval=settings.test_interval,
+            label=f"{label}: training {model}" + (f" {number + 1}" if settings.evaluations > 1 else ""),
+        )
         history = train(
             network,
             reduced.split,
             settings.recipe,
             setup.compute,
             seed=seeds.derive(run.seed, *purpose),
-            weights=reduced.weights,
-            weights_by=run.weights_by,
-            test=setup.test_split(settings.test_fraction),
-            test_interval=settings.test_interval,
-            checkpoint=setup.checkpoint(checkpoints.training(key, number)),
-            checkpoint_seconds=settings.checkpoint_seconds,
-            resume=settings.resume,
-            label=f"{label}: training {model}" + (f" {number + 1}" if settings.evaluations > 1 else ""),
+            weights=weights,
+            watch=watch,
+            checkpoint=setup.training_checkpoint(checkpoints.training(key, number)),
         )
         if held_out is not None:
             history.held_out_accuracy = accuracy(network, held_out, setup.compute)

@@ -32,7 +32,7 @@ from lcmat.signals.networks import take_signals
 from lcmat.signals.released import Taking, batch_scale, take_in_training_mode
 from lcmat.signals.signals import DYNAMICS, Signals
 from lcmat.signals.weights import load_weights
-from lcmat.training import TESTS, History, Recipe, train
+from lcmat.training import TESTS, Checkpoint, History, Recipe, Watch, train
 
 # What a method may need that comes from the pretrained network.
 OF_THE_NETWORK = frozenset({"features", "logits", "dynamics", "validation", "network"})
@@ -317,7 +317,7 @@ def _selection_network(
             network.load_state_dict(kept["state"])
             setup.checkpoint(key).unlink(missing_ok=True)  # of a process that died between the two
             return network, kept["facts"], kept["seconds"], kept["dynamics"]
-        history = _pretrain(setup, network_id, network, setup.checkpoint(key))
+        history = _pretrain(setup, network_id, network, setup.training_checkpoint(key))
         facts = {"given": None, "tests": history.tests}
         if number is not None:  # only its signals are kept: ten networks for each seed would fill disks
             return network, facts, history.seconds, None
@@ -332,22 +332,23 @@ def _purpose(network_id: NetworkId) -> str:
     return "pretrain" if network_id.initialisation is None else f"initialisation {network_id.initialisation}"
 
 
-def _pretrain(setup: Setup, network_id: NetworkId, network: nn.Module, checkpoint: Path) -> History:
+def _pretrain(setup: Setup, network_id: NetworkId, network: nn.Module, checkpoint: Checkpoint) -> History:
     """Train a network to take signals from, in place."""
     settings, first = setup.settings, network_id.initialisation is None
+    watch = Watch(
+        test=setup.test_split(settings.selection_test_fraction) if settings.selection_test_interval else None,
+        interval=settings.selection_test_interval,
+        dynamics=first,
+        label=f"{_purpose(network_id)}{'ing' * first} {settings.model}, seed {network_id.seed}",
+    )
     return train(
         network,
         setup.split(network_id.seed, network_id.ratio)[1],
         settings.selection_recipe if first else _initialisation_recipe(settings),
         setup.compute,
         seed=seeds.derive(network_id.seed, _purpose(network_id)),
-        test=setup.test_split(settings.selection_test_fraction) if settings.selection_test_interval else None,
-        test_interval=settings.selection_test_interval,
-        record_dynamics=first,
+        watch=watch,
         checkpoint=checkpoint,
-        checkpoint_seconds=settings.checkpoint_seconds,
-        resume=settings.resume,
-        label=f"{_purpose(network_id)}{'ing' * first} {settings.model}, seed {network_id.seed}",
     )
 
 

@@ -16,7 +16,7 @@ from lcmat.data.splits import Dataset, Split, held_out
 from lcmat.files import sha256_of
 from lcmat.hardware import make_repeatable
 from lcmat.signals.networks import linear_head
-from lcmat.training import Compute, Recipe
+from lcmat.training import Checkpoint, Compute, Recipe
 
 if TYPE_CHECKING:
     from lcmat.runs.job import Run
@@ -122,6 +122,10 @@ class Setup:
         if given is not None and given.stem == key:
             return given
         return self.settings.cache_path / "checkpoints" / f"{key}.pt"
+
+    def training_checkpoint(self, key: str) -> Checkpoint:
+        """Return that file, and when it is written and whether it is read."""
+        return Checkpoint(self.checkpoint(key), self.settings.checkpoint_seconds, self.settings.resume)
 
 
 def make_setup(

@@ -14,7 +14,7 @@ from lcmat.condensation.condenser import Task
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.data.splits import Dataset
 from lcmat.runs.evaluation import EVALUATIONS
-from lcmat.training import Compute, train
+from lcmat.training import Compute, Watch, train
 from tests import oracles
 from tests.condensing import NAMES, Narrow, made
 
@@ -29,7 +29,7 @@ def accuracy_after(synthetic: Synthetic, dataset: Dataset, compute: Compute, bui
     recipe = replace(EVALUATIONS["zhao"], epochs=epochs, step_size=epochs / 2, lr=0.03, augmentation="dsa_unmirrored")
     values = []
     for seed in range(3):
-        history = train(build(100 + seed), synthetic.split(), recipe, compute, seed=seed, test=dataset.test)
+        history = train(build(100 + seed), synthetic.split(), recipe, compute, seed=seed, watch=Watch(dataset.test))
         values.append(history.tests[-1][1])
     return sum(values) / 3
 

@@ -16,7 +16,7 @@ from lcmat.analysis.analyses import ANALYSES
 from lcmat.augmentation.siamese import DSA, Draw
 from lcmat.condensation.matching_step import Pair, matching_gradient
 from lcmat.selection.context import Context
-from lcmat.training import Compute, Recipe, accuracy, train
+from lcmat.training import Checkpoint, Compute, Recipe, Watch, accuracy, train
 from methods import get, select
 from tests.condensing import CHEAP as CHEAP_CONDENSING
 from tests.every_method import METHODS, FullProblem, chosen, make
@@ -156,15 +156,15 @@ def test_a_resumed_training_equals_an_undisturbed_one(
         return accuracy(*given)
 
     path = tmp_path / "checkpoint.pt"
-    how = {"seed": 1, "test": digits.test, "checkpoint": path, "checkpoint_seconds": 0, "record_dynamics": True}
+    how = {"seed": 1, "watch": Watch(digits.test, interval=1, dynamics=True)}
     whole, resumed = fresh(), fresh()
-    expected = train(whole, split, recipe, compute, **how, test_interval=1)
+    expected = train(whole, split, recipe, compute, **how, checkpoint=Checkpoint(path, 0))
     path.unlink()
     with monkeypatch.context() as patched:
         patched.setattr("lcmat.training.accuracy", test_or_stop)
         with pytest.raises(KeyboardInterrupt):
-            train(fresh(), split, recipe, compute, **how, test_interval=1)
-    history = train(resumed, split, recipe, compute, **how, test_interval=1, resume=True)
+            train(fresh(), split, recipe, compute, **how, checkpoint=Checkpoint(path, 0))
+    history = train(resumed, split, recipe, compute, **how, checkpoint=Checkpoint(path, 0, resume=True))
     assert history.tests == expected.tests
     assert all(torch.equal(history.dynamics[name], expected.dynamics[name]) for name in expected.dynamics)
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
@@ -180,7 +180,7 @@ def test_every_network_trains(name: str) -> None:
     network = nets.build(name, 10, 1, 8)
     compute = Compute(GPU, torch.bfloat16, digits.mean, digits.std)
     before = copy.deepcopy(network.state_dict())
-    train(network, split, Recipe(5, 40, "Adam", 1e-3), compute, seed=0, test=split)
+    train(network, split, Recipe(5, 40, "Adam", 1e-3), compute, seed=0, watch=Watch(split))
     assert any(not torch.equal(value.cpu(), before[key]) for key, value in network.state_dict().items())
 
 

@@ -154,7 +154,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path, monkeypatch: pyte
     assert len(list(checkpoints.glob("*-evaluated.pt"))) == 1
     assert records_in(broken / "result") == {}
     trained = []
-    monkeypatch.setattr(evaluation, "train", lambda *a, **k: trained.append(k["label"]) or train(*a, **k))
+    monkeypatch.setattr(evaluation, "train", lambda *a, **k: trained.append(k["watch"].label) or train(*a, **k))
     assert call(*words) == 0
     assert len(trained) == 1
     assert records_in(broken / "result") == expected

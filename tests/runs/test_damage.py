@@ -9,7 +9,7 @@ import torch
 
 from lcmat.data import Dataset
 from lcmat.errors import UserError
-from lcmat.training import Compute, Recipe, train
+from lcmat.training import Checkpoint, Compute, Recipe, Watch, train
 from nets import build
 from tests.harness import TINY, call, places, records_in
 
@@ -112,8 +112,8 @@ def trained(digits: Dataset, compute: Compute, path: Path, resume: bool = False)
     split = digits.train.take(torch.arange(200))
     torch.manual_seed(0)
     network = build("MLP", 10, 1, 8)
-    how = {"seed": 0, "record_dynamics": True, "checkpoint": path, "checkpoint_seconds": 0, "resume": resume}
-    return train(network, split, RECIPE, compute, test=split, test_interval=1, **how)
+    watch = Watch(split, interval=1, dynamics=True)
+    return train(network, split, RECIPE, compute, seed=0, watch=watch, checkpoint=Checkpoint(path, 0, resume))
 
 
 @pytest.mark.parametrize("message", UNFIT)

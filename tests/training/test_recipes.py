@@ -13,6 +13,7 @@ from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.training import (
     Compute,
     Recipe,
+    Watch,
     mixed_cross_entropy,
     optimizer_of,
     scheduler_of,
@@ -81,7 +82,8 @@ def test_mixed_batches_share_their_loss() -> None:
 def test_networkstrain_on_images_of_floats(augmentation: str, digits: Dataset, compute: Compute) -> None:
     synthetic = made("RandomReal", task(digits, compute, ipc=10))
     recipe = Recipe(epochs=30, batch=32, lr=0.05, scheduler="constant", augmentation=augmentation)
-    first, again = (train(narrow(0), synthetic.split(), recipe, compute, seed=0, test=digits.test) for _ in range(2))
+    split, watch = synthetic.split(), Watch(digits.test)
+    first, again = (train(narrow(0), split, recipe, compute, seed=0, watch=watch) for _ in range(2))
     assert first.tests == again.tests
     assert first.tests[-1][1] > 50
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lcmat import hardware, seeds, training
 from lcmat.data import Dataset, TensorSplit
 from lcmat.errors import UserError
-from lcmat.training import Compute, DivergedError, Recipe, accuracy, chunks, train
+from lcmat.training import Checkpoint, Compute, DivergedError, Recipe, SampleWeights, Watch, accuracy, chunks, train
 from tests.networks import TinyNet
 
 
@@ -40,7 +40,7 @@ def test_training_learns_and_is_repeatable(digits: Dataset, compute: Compute) ->
     results = []
     for _ in range(2):
         network = small()
-        history = train(network, digits.train, replace(QUICK, epochs=8), compute, seed=1, test=digits.test)
+        history = train(network, digits.train, replace(QUICK, epochs=8), compute, seed=1, watch=Watch(digits.test))
         results.append((history.tests, network.head.weight.detach().clone()))
     assert results[0][0] == results[1][0]
     assert torch.equal(results[0][1], results[1][1])
@@ -61,7 +61,7 @@ def test_resumed_training_equals_an_undisturbed_one(
     digits: Dataset, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, scheduler: str
 ) -> None:
     recipe = replace(QUICK, optimizer=optimizer, scheduler=scheduler, lr=0.01, step_size=1)
-    options = {"seed": 3, "test": digits.test, "test_interval": 1, "record_dynamics": True}
+    options = {"seed": 3, "watch": Watch(digits.test, interval=1, dynamics=True)}
     whole = small()
     expected = train(whole, digits.train, recipe, compute, **options)
 
@@ -77,9 +77,9 @@ def test_resumed_training_equals_an_undisturbed_one(
     with monkeypatch.context() as patched:
         patched.setattr(training, "accuracy", stop_in_third_epoch)
         with pytest.raises(KeyboardInterrupt):
-            train(broken, digits.train, recipe, compute, **options, checkpoint=checkpoint, checkpoint_seconds=0)
+            train(broken, digits.train, recipe, compute, **options, checkpoint=Checkpoint(checkpoint, 0))
     resumed = small()
-    found = train(resumed, digits.train, recipe, compute, **options, checkpoint=checkpoint, resume=True)
+    found = train(resumed, digits.train, recipe, compute, **options, checkpoint=Checkpoint(checkpoint, resume=True))
 
     assert found.tests == expected.tests
     assert found.train_accuracy == expected.train_accuracy
@@ -91,11 +91,11 @@ def test_resumed_training_equals_an_undisturbed_one(
 
 def test_checkpoint_is_ignored_without_resume(digits: Dataset, compute: Compute, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
-    train(small(), digits.train, replace(QUICK, lr=0.5), compute, seed=9, checkpoint=checkpoint, checkpoint_seconds=0)
+    train(small(), digits.train, replace(QUICK, lr=0.5), compute, seed=9, checkpoint=Checkpoint(checkpoint, 0))
     assert checkpoint.exists()
     fresh, other = small(), small()
     train(fresh, digits.train, QUICK, compute, seed=1)
-    train(other, digits.train, QUICK, compute, seed=1, checkpoint=checkpoint)
+    train(other, digits.train, QUICK, compute, seed=1, checkpoint=Checkpoint(checkpoint))
     assert torch.equal(fresh.head.weight, other.head.weight)
 
 
@@ -104,26 +104,26 @@ def test_damaged_checkpoint_is_named(digits: Dataset, compute: Compute, tmp_path
     checkpoint = tmp_path / "run.pt"
     checkpoint.write_bytes(content)
     with pytest.raises(UserError, match=r"run\.pt"):
-        train(small(), digits.train, QUICK, compute, seed=1, checkpoint=checkpoint, resume=True)
+        train(small(), digits.train, QUICK, compute, seed=1, checkpoint=Checkpoint(checkpoint, resume=True))
 
 
 def test_foreign_checkpoint_is_refused(digits: Dataset, compute: Compute, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.pt"
     torch.save({"epoch": 1, "network": {"x": torch.zeros(1)}}, checkpoint)
     with pytest.raises(UserError, match="does not fit this run"):
-        train(small(), digits.train, QUICK, compute, seed=1, checkpoint=checkpoint, resume=True)
+        train(small(), digits.train, QUICK, compute, seed=1, checkpoint=Checkpoint(checkpoint, resume=True))
 
 
 def test_checkpoint_without_some_of_the_dynamics_is_refused(digits: Dataset, compute: Compute, tmp_path: Path) -> None:
     """As earlier code left it: half of a margin would be as good as none."""
     checkpoint = tmp_path / "run.pt"
-    how = {"seed": 1, "record_dynamics": True, "checkpoint": checkpoint}
-    train(small(), digits.train, replace(QUICK, epochs=2), compute, checkpoint_seconds=0, **how)
+    recipe, how = replace(QUICK, epochs=2), {"seed": 1, "watch": Watch(dynamics=True)}
+    train(small(), digits.train, recipe, compute, **how, checkpoint=Checkpoint(checkpoint, 0))
     kept = torch.load(checkpoint, weights_only=True)
     del kept["history"]["dynamics"]["probability_margin"]
     torch.save(kept, checkpoint)
     with pytest.raises(UserError, match="does not fit this run"):
-        train(small(), digits.train, replace(QUICK, epochs=2), compute, resume=True, **how)
+        train(small(), digits.train, recipe, compute, **how, checkpoint=Checkpoint(checkpoint, resume=True))
 
 
 def test_loss_is_weighted() -> None:
@@ -144,7 +144,7 @@ def test_weights_of_mean_one_in_each_batch(digits: Dataset, compute: Compute) ->
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     networks = [copy.deepcopy(flat) for _ in range(3)]
     for network, by in zip(networks, ("subset", "batch"), strict=False):
-        train(network, split, recipe, compute, seed=1, weights=weights, weights_by=by)
+        train(network, split, recipe, compute, seed=1, weights=SampleWeights(weights, by))
     optimizer = torch.optim.SGD(networks[2].parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     order = torch.randperm(96, generator=seeds.generator(1, "epoch", 0))
     for part in order.split(32):
@@ -163,7 +163,7 @@ def test_training_uses_weights_normalised_to_mean_one(digits: Dataset, compute: 
     networks = [small() for _ in range(4)]
     given = (None, torch.full((128,), 7.0), weights, 5 * weights)
     for network, weight in zip(networks, given, strict=True):
-        train(network, split, QUICK, compute, seed=1, weights=weight)
+        train(network, split, QUICK, compute, seed=1, weights=None if weight is None else SampleWeights(weight))
     plain, constant, weighted, scaled = (network.head.weight for network in networks)
     torch.testing.assert_close(plain, constant)
     torch.testing.assert_close(weighted, scaled)
@@ -183,7 +183,7 @@ def test_a_sample_of_weight_zero_has_no_influence_on_a_network_without_batch_nor
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-        train(network, TensorSplit(images, y), QUICK, compute, seed=1, weights=weights)
+        train(network, TensorSplit(images, y), QUICK, compute, seed=1, weights=SampleWeights(weights))
         results.append(network[1].weight)
     torch.testing.assert_close(*results)
 
@@ -254,7 +254,7 @@ def test_margins_where_there_is_no_other_class(digits: Dataset, compute: Compute
     """They were infinite, and all that reads dynamics was told to retrain."""
     split = digits.train.take((digits.train.labels == 0).nonzero()[:40, 0])
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
-    dynamics = train(network, split, replace(QUICK, epochs=2), compute, seed=0, record_dynamics=True).dynamics
+    dynamics = train(network, split, replace(QUICK, epochs=2), compute, seed=0, watch=Watch(dynamics=True)).dynamics
     for name in ("margin", "probability_margin", "error_norm"):
         assert torch.equal(dynamics[name], torch.zeros(2, 40))
     assert dynamics["correctness"].all()
@@ -272,7 +272,7 @@ def test_dynamics_are_those_of_the_logits_of_each_batch(digits: Dataset, compute
 
     network, n, recipe = Noting(), 100, replace(QUICK, epochs=2)
     split = digits.train.take(torch.arange(n))
-    dynamics = train(network, split, recipe, compute, seed=5, record_dynamics=True).dynamics
+    dynamics = train(network, split, recipe, compute, seed=5, watch=Watch(dynamics=True)).dynamics
     outputs = torch.cat(network.outputs).view(2, n, 10)
     for epoch in range(2):
         order = torch.randperm(n, generator=seeds.generator(5, "epoch", epoch))
@@ -293,7 +293,7 @@ def test_tests_come_at_the_interval_and_at_the_end(digits: Dataset, compute: Com
     for interval, epochs in ((0, [7]), (3, [3, 6, 7]), (7, [7]), (10, [7])):
         recipe = replace(QUICK, epochs=7)
         split = digits.train.take(torch.arange(64))
-        history = train(small(), split, recipe, compute, seed=0, test=test, test_interval=interval)
+        history = train(small(), split, recipe, compute, seed=0, watch=Watch(test, interval=interval))
         assert [epoch for epoch, _ in history.tests] == epochs
 
 
@@ -310,7 +310,7 @@ def test_accuracy_counts_and_leaves_the_mode(digits: Dataset, compute: Compute) 
 def test_bfloat16_trains_about_as_well(digits: Dataset, compute: Compute) -> None:
     network = small()
     half = replace(compute, precision=torch.bfloat16)
-    tests = train(network, digits.train, replace(QUICK, epochs=8), half, seed=1, test=digits.test).tests
+    tests = train(network, digits.train, replace(QUICK, epochs=8), half, seed=1, watch=Watch(digits.test)).tests
     assert tests[-1][1] > 80
     assert network.head.weight.dtype == torch.float32
 

@@ -19,7 +19,7 @@ from lcmat.commands.benchmark.measuring import Report
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.hardware import choose_precision, make_repeatable
 from lcmat.signals.networks import take_signals
-from lcmat.training import Compute, Recipe, accuracy, predictions, train
+from lcmat.training import Compute, Recipe, Watch, accuracy, predictions, train
 
 CPU = torch.device("cpu")
 # The whole run: 0.1% of CIFAR-10, five images of each class.
@@ -160,7 +160,7 @@ def _run(args, folder: Path) -> Path:
         report.add("plain loop", {"seconds": round(seconds, 2), "epochs": PLAIN_EPOCHS})
         print(f"  plain loop, {PLAIN_EPOCHS} epochs and a test: {seconds:.1f} s", flush=True)
         recipe = Recipe(epochs=EPOCHS, augmentation="crop_flip")
-        history = train(_network(), split, recipe, compute, seed=0, test=test, test_interval=TEST_INTERVAL)
+        history = train(_network(), split, recipe, compute, seed=0, watch=Watch(test, interval=TEST_INTERVAL))
         started = time.perf_counter()
         accuracy(_network(), test, compute)
         one_test = time.perf_counter() - started
