@@ -22,7 +22,7 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.images import augment, normalise
 from lcmat.data.splits import Split
 from lcmat.errors import UserError, lookup
-from lcmat.expected import Expected, both, each, fields, like, of, optional, real, row, whole
+from lcmat.expected import Expected, array, both, each, fields, like, of, optional, real, row, whole
 from lcmat.files import load_checkpoint, save_tensors
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
@@ -163,8 +163,9 @@ class History:
     """What a training leaves beside the weights.
 
     tests: pairs of epoch (from 1) and test accuracy in per cent. train_accuracy: of the last epoch, while training.
-    dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm`, `probability_margin` of each sample when its
-    batch came, or None. held_out_accuracy: after the last epoch, on samples held out of the training set, or None.
+    dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm`, `probability_margin`, `loss`, `change` of each
+    sample when its batch came (see `_record`), or None. held_out_accuracy: after the last epoch, on samples held out of
+    the training set, or None.
     """
 
     tests: list[tuple[int, float]] = field(default_factory=list)
@@ -252,6 +253,7 @@ class _Course:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     history: History
+    earlier: dict[str, Tensor] | None  # (n, C) log-probabilities of the epoch before, as `log_p`
 
 
 def _begun(
@@ -268,7 +270,8 @@ def _begun(
     optimizer = optimizer_of(network, recipe)
     scheduler = scheduler_of(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
     history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if dynamics else None)
-    return _Course(network, split, recipe, compute, seed, weights, optimizer, scheduler, history)
+    earlier = {} if dynamics else None
+    return _Course(network, split, recipe, compute, seed, weights, optimizer, scheduler, history, earlier)
 
 
 def _epoch(course: _Course, epoch: int) -> None:
@@ -300,7 +303,7 @@ def _epoch(course: _Course, epoch: int) -> None:
             course.scheduler.step()
             correct += (logits.argmax(1) == labels).sum()
             if history.dynamics is not None:
-                _record(history.dynamics, epoch, positions, logits.detach(), labels)
+                _record(history.dynamics, course.earlier, epoch, positions, logits.detach(), labels)
             if step + 1 == len(parts) or (step + 1) % CHECK_STEPS == 0:
                 _check_finite(recent, epoch, step)
     history.train_accuracy = 100 * float(correct) / len(split)
@@ -402,25 +405,37 @@ def _check_weights(network: nn.Module, recipe: Recipe, optimizer: torch.optim.Op
 
 
 def _empty_dynamics(epochs: int, n: int, device: torch.device) -> dict[str, Tensor]:
-    return {
-        "correctness": torch.zeros(epochs, n, dtype=torch.bool, device=device),
-        "margin": torch.zeros(epochs, n, device=device),
-        "error_norm": torch.zeros(epochs, n, device=device),
-        "probability_margin": torch.zeros(epochs, n, device=device),
-    }
+    right = {"correctness": torch.zeros(epochs, n, dtype=torch.bool, device=device)}
+    numbers = ("margin", "error_norm", "probability_margin", "loss", "change")
+    return right | {name: torch.zeros(epochs, n, device=device) for name in numbers}
 
 
-def _record(dynamics: dict[str, Tensor], epoch: int, positions: Tensor, logits: Tensor, labels: Tensor) -> None:
-    """Note whether each sample is right, its margin over the best other class, and ‖p − onehot(y)‖₂.
+def _record(
+    dynamics: dict[str, Tensor],
+    earlier: dict[str, Tensor],
+    epoch: int,
+    positions: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+) -> None:
+    """Note what a batch's logits say of its samples, under the probabilities p.
 
-    The margin both of logits and of probabilities p.
+    Whether each is right; its margin over the best other class, of logits and of p; ‖p − onehot(y)‖₂; the
+    cross-entropy, so that p_y = e^−loss; and the change Σ_c |p_c log(p_c / p'_c)| from its p' in the epoch before, 0 in
+    the first epoch (TDDS).
     """
-    positions, probabilities = positions.to(logits.device), torch.softmax(logits, 1)
+    positions, probabilities, log_p = positions.to(logits.device), torch.softmax(logits, 1), F.log_softmax(logits, 1)
     error = probabilities - F.one_hot(labels, logits.shape[1])
     dynamics["correctness"][epoch, positions] = logits.argmax(1) == labels
     dynamics["margin"][epoch, positions] = _margin(logits, labels)
     dynamics["error_norm"][epoch, positions] = error.norm(dim=1)
     dynamics["probability_margin"][epoch, positions] = _margin(probabilities, labels)
+    dynamics["loss"][epoch, positions] = -log_p.gather(1, labels[:, None])[:, 0]
+    if "log_p" not in earlier:
+        earlier["log_p"] = log_p.new_zeros(dynamics["loss"].shape[1], log_p.shape[1])
+    elif epoch:
+        dynamics["change"][epoch, positions] = (probabilities * (log_p - earlier["log_p"][positions])).abs().sum(1)
+    earlier["log_p"][positions] = log_p
 
 
 def _margin(scores: Tensor, labels: Tensor) -> Tensor:
@@ -439,7 +454,7 @@ def _store(path: Path, course: _Course, epoch: int) -> None:
         "scheduler": course.scheduler.state_dict(),
         "history": vars(course.history),
     }
-    save_tensors(path, state)
+    save_tensors(path, state | ({} if course.earlier is None else {"earlier": course.earlier}))
 
 
 def _restore(path: Path, course: _Course) -> int:
@@ -451,7 +466,11 @@ def _restore(path: Path, course: _Course) -> int:
         "scheduler": like(scheduler.state_dict()),
         "history": of_history(like(history.dynamics)),
     }
+    if course.earlier is not None:
+        expected["earlier"] = fields({"log_p": array(len(course.split), None)})
     state = load_checkpoint(path, fields(expected))
+    if course.earlier is not None:
+        course.earlier.update({name: value.to(course.compute.device) for name, value in state["earlier"].items()})
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])

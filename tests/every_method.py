@@ -18,7 +18,7 @@ from tests.problems import Problem
 METHODS = names()
 every_method = pytest.mark.parametrize("method", METHODS)
 both = pytest.mark.parametrize("balanced", [True, False], ids=["balanced", "unbalanced"])
-DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin")
+DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin", "loss", "change")
 # Whatever trains networks trains few of them here.
 CHEAP = {"outer_steps": 2, "inner_epochs": 1, "trials": 3, "inner_steps": 1}
 RECIPE = Recipe(epochs=1, batch=8, lr=0.01, scheduler="constant")
@@ -64,6 +64,8 @@ class FullProblem(Problem):
     images: np.ndarray
     validation: tuple[np.ndarray, np.ndarray, np.ndarray]
     network: LinearNet
+    loss: np.ndarray
+    change: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -130,6 +132,8 @@ def make(sizes: list[int], seed: int = 0, d: int = 4, scale: float = 1.0) -> Ful
         validation=(rng.normal(size=(len(known), d)), scale * rng.normal(size=(len(known), C)), known),
         network=random_net(seed, C),
         probability_margin=rng.uniform(-1, 1, size=(3, n)),
+        loss=rng.exponential(size=(3, n)),
+        change=rng.exponential(size=(3, n)),
     )
 
 

@@ -24,7 +24,7 @@ def load_signals(path: Path) -> Signals:
     """Read signals from a .npz file with arrays named as the fields of `Signals`.
 
     features (n, d), logits (n, C) and labels (n,), of which a method may need some only; scale (n,) of gradients;
-    correctness, margin, error_norm and probability_margin (E, n) of the dynamics; validation_features,
+    correctness, margin, error_norm, probability_margin, loss and change (E, n) of the dynamics; validation_features,
     validation_logits, validation_labels and validation_scale; bias, false for a last layer without one; class_names
     (C,) of labels that are text, in the order of the logits' columns.
     Raises UserError that names what is wrong.

@@ -19,7 +19,7 @@ from lcmat.signals.arrays import (
     numbers,
 )
 
-DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin")
+DYNAMICS = ("correctness", "margin", "error_norm", "probability_margin", "loss", "change")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class Signals:
     logits: (n, C) its outputs, before softmax.
     labels: (n,) integers in [0, C), or text, which becomes integers: its classes are numbered in sorted order.
     dynamics: per-epoch records of pretraining, each (E, n): a mapping with some of `correctness`, `margin` (of logits),
-    `error_norm` ‖p − onehot(y)‖₂ and `probability_margin`.
+    `error_norm` ‖p − onehot(y)‖₂, `probability_margin`, `loss` −log p_y and `change` Σ_c |p_c log(p_c / p'_c)| from the
+    epoch before (0 in the first).
     validation: the signals of a held-out split, under the same network.
     initialisations: signals of the same samples, in the same order, under several networks.
     bias: whether the last layer has one; without it gradients have a dimension less for each class.

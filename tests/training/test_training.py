@@ -1,6 +1,7 @@
 """The training loop, its recipe, and what it promises: resuming, weights, finite losses, dynamics."""
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -255,7 +256,7 @@ def test_margins_where_there_is_no_other_class(digits: Dataset, compute: Compute
     split = digits.train.take((digits.train.labels == 0).nonzero()[:40, 0])
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     dynamics = train(network, split, replace(QUICK, epochs=2), compute, seed=0, watch=Watch(dynamics=True)).dynamics
-    for name in ("margin", "probability_margin", "error_norm"):
+    for name in ("margin", "probability_margin", "error_norm", "loss", "change"):
         assert torch.equal(dynamics[name], torch.zeros(2, 40))
     assert dynamics["correctness"].all()
 
@@ -270,11 +271,12 @@ def test_dynamics_are_those_of_the_logits_of_each_batch(digits: Dataset, compute
             self.outputs.append(super().forward(x))
             return self.outputs[-1]
 
-    network, n, recipe = Noting(), 100, replace(QUICK, epochs=2)
+    network, n, recipe = Noting(), 100, replace(QUICK, epochs=3)
     split = digits.train.take(torch.arange(n))
+    before: dict[tuple[int, int], Tensor] = {}
     dynamics = train(network, split, recipe, compute, seed=5, watch=Watch(dynamics=True)).dynamics
-    outputs = torch.cat(network.outputs).view(2, n, 10)
-    for epoch in range(2):
+    outputs = torch.cat(network.outputs).view(3, n, 10)
+    for epoch in range(3):
         order = torch.randperm(n, generator=seeds.generator(5, "epoch", epoch))
         for row, i in enumerate(order.tolist()):
             z, y = outputs[epoch, row].detach(), int(split.labels[i])
@@ -286,6 +288,12 @@ def test_dynamics_are_those_of_the_logits_of_each_batch(digits: Dataset, compute
             assert float(dynamics["probability_margin"][epoch, i]) == pytest.approx(float(p[y]) - best_other, abs=1e-6)
             error = p - F.one_hot(torch.tensor(y), 10)
             torch.testing.assert_close(dynamics["error_norm"][epoch, i], error.square().sum().sqrt())
+            exact = before[epoch, i] = torch.softmax(z.double(), 0)
+            assert float(dynamics["loss"][epoch, i]) == pytest.approx(-math.log(float(exact[y])), rel=1e-4, abs=1e-6)
+            old = before.get((epoch - 1, i), exact)
+            change = sum(abs(float(a) * math.log(float(a) / float(b))) for a, b in zip(exact, old, strict=True))
+            assert float(dynamics["change"][epoch, i]) == pytest.approx(change, rel=1e-4, abs=1e-6)
+    assert dynamics["change"][1:].min() > 0
 
 
 def test_tests_come_at_the_interval_and_at_the_end(digits: Dataset, compute: Compute) -> None:
