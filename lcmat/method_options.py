@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from numbers import Integral, Real
 
 from lcmat.errors import UserError, shown, suggest
+
+
+def taking(options: type) -> Callable[[Callable], Callable]:
+    """Let a function be given the fields of its parameter `options`, a dataclass, as keywords.
+
+    f(signals, a=1) calls f(signals, options=Options(a=1)). So a method of many options is called like one of few, and
+    their names, defaults and meanings stand in one place; its signature names them.
+    """
+    own = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+        for one in fields(options)
+    ]
+    names = {one.name for one in own}
+
+    def decorated(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def call(*arguments: object, **given: object) -> object:
+            told = {name: value for name, value in given.items() if name in names}
+            rest = {name: value for name, value in given.items() if name not in names}
+            return function(*arguments, **rest, options=options(**told))
+
+        signature = inspect.signature(function)
+        others = [one for one in signature.parameters.values() if one.name != "options"]
+        call.__signature__ = signature.replace(parameters=[*others, *own])
+        return call
+
+    return decorated
 
 
 def check_radius(rho: float) -> float:

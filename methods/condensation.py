@@ -4,6 +4,7 @@ Options that are None depend on the number of images of each class.
 """
 
 import warnings
+from dataclasses import dataclass
 
 from lcmat import seeds
 from lcmat.augmentation import siamese
@@ -11,129 +12,158 @@ from lcmat.augmentation.siamese import DSA as DSA_STRATEGY
 from lcmat.augmentation.siamese import IDC_MATCHING, IDC_NETWORK, NONE, strategy_for
 from lcmat.condensation.class_statistics import LAYERS
 from lcmat.condensation.condenser import Condenser, Task
-from lcmat.condensation.loop import condense
+from lcmat.condensation.loop import ImageRecipe, condense
 from lcmat.condensation.matching import METRICS, curvature_matching, feature_matching, gradient_matching
 from lcmat.condensation.networks import Schedule
 from lcmat.condensation.synthetic import INITIALISATIONS, Synthetic, initial
 from lcmat.errors import lookup
-from lcmat.method_options import check_numbers, check_radius
+from lcmat.method_options import check_numbers, check_radius, taking
 
 # By name: the augmentation that real and synthetic images share, and that of the network's training.
 AUGMENTATIONS = {"none": (NONE, NONE), "dsa": (DSA_STRATEGY, DSA_STRATEGY), "idc": (IDC_MATCHING, IDC_NETWORK)}
 
 
-def dc(
-    task: Task,
-    iterations: int = 1000,
-    steps: int | None = None,
-    network_epochs: int | None = None,
-    batch: int = 256,
-    image_lr: float = 0.1,
-    image_momentum: float = 0.5,
-    init: str = "noise",
-    factor: int = 1,
-    metric: str = "cosine",
-    layers: str = "all",
-    augmentation: str = "none",
-    network_lr: float = 0.01,
-    network_batch: int = 256,
-) -> Synthetic:
+@dataclass(frozen=True)
+class DCOptions:
+    """What DC and DSA can be told; `steps` and `network_epochs` that are None follow from the images of each class."""
+
+    iterations: int = 1000  # networks, a new one each
+    steps: int | None = None  # of the images with each network
+    network_epochs: int | None = None  # of each network on the synthetic images, after every step
+    batch: int = 256  # real images of each class in a step
+    image_lr: float = 0.1
+    image_momentum: float = 0.5
+    init: str = "noise"
+    factor: int = 1  # images stored in each, squared
+    metric: str = "cosine"
+    layers: str = "all"
+    augmentation: str = "none"
+    network_lr: float = 0.01
+    network_batch: int = 256
+
+
+@dataclass(frozen=True)
+class DSAOptions(DCOptions):
+    """DC's options under siamese augmentation, from real images."""
+
+    init: str = "real"
+    augmentation: str = "dsa"
+
+
+@dataclass(frozen=True)
+class DMOptions:
+    """What DM can be told; an `image_lr` that is None follows from the images of each class."""
+
+    iterations: int = 20_000  # networks, a new one each
+    batch: int = 256  # real images of each class in a step
+    image_lr: float | None = None
+    image_momentum: float = 0.5
+    init: str = "real"
+    factor: int = 1  # images stored in each, squared
+    augmentation: str = "dsa"
+
+
+@dataclass(frozen=True)
+class LCMatCOptions:
+    """What LCMat-C can be told; an `image_lr` that is None follows from the images of each class."""
+
+    rho: float = 0.1  # ρ of Eq. 15
+    metric: str = "squared"
+    layers: str = "convolutions"
+    iterations: int = 2000  # networks, a new one each
+    steps: int = 100  # of the images with each network
+    batch: int = 64  # real images of each class in a step
+    image_lr: float | None = None
+    image_momentum: float = 0.5
+    init: str = "noise"
+    factor: int = 1  # images stored in each, squared
+    augmentation: str = "idc"
+    network_lr: float = 0.01
+    network_momentum: float = 0.9
+    network_weight_decay: float = 5e-4
+    network_images: int = 2000  # of T that each network is trained on after every step
+    network_batch: int = 64
+    backpack: bool = False  # per-sample gradients by BackPACK in place of the closed form
+
+
+@taking(DCOptions)
+def dc(task: Task, options: DCOptions) -> Synthetic:
     """Match gradients along the training of a network on the synthetic images (Zhao et al., ICLR 2021).
 
     A new network each iteration; after each of its `steps` it is trained `network_epochs` epochs on S.
     """
-    shared, network = strategies(task, augmentation)
-    schedule = Schedule(
-        iterations, steps, "synthetic", passes=network_epochs, batch=network_batch, lr=network_lr, strategy=network
-    )
-    return condense(
-        task, gradient_matching(metric, layers), schedule, init=init, factor=factor, strategy=shared, batch=batch,
-        image_lr=image_lr, image_momentum=image_momentum,
-    )  # fmt: skip
+    return _gradients_matched(task, options)
 
 
-def dsa(
-    task: Task,
-    iterations: int = 1000,
-    steps: int | None = None,
-    network_epochs: int | None = None,
-    batch: int = 256,
-    image_lr: float = 0.1,
-    image_momentum: float = 0.5,
-    init: str = "real",
-    factor: int = 1,
-    metric: str = "cosine",
-    layers: str = "all",
-    augmentation: str = "dsa",
-    network_lr: float = 0.01,
-    network_batch: int = 256,
-) -> Synthetic:
+@taking(DSAOptions)
+def dsa(task: Task, options: DSAOptions) -> Synthetic:
     """Match gradients as DC does, under siamese augmentation (Zhao & Bilen, ICML 2021)."""
-    return dc(
-        task, iterations, steps, network_epochs, batch, image_lr, image_momentum, init, factor, metric, layers,
-        augmentation, network_lr, network_batch,
-    )  # fmt: skip
+    return _gradients_matched(task, options)
 
 
-def dm(
-    task: Task,
-    iterations: int = 20_000,
-    batch: int = 256,
-    image_lr: float | None = None,
-    image_momentum: float = 0.5,
-    init: str = "real",
-    factor: int = 1,
-    augmentation: str = "dsa",
-) -> Synthetic:
+def _gradients_matched(task: Task, options: DCOptions) -> Synthetic:
+    shared, network = strategies(task, options.augmentation)
+    schedule = Schedule(
+        options.iterations,
+        options.steps,
+        "synthetic",
+        passes=options.network_epochs,
+        batch=options.network_batch,
+        lr=options.network_lr,
+        strategy=network,
+    )
+    matching = gradient_matching(options.metric, options.layers)
+    return condense(task, matching, schedule, _image_recipe(options, shared))
+
+
+@taking(DMOptions)
+def dm(task: Task, options: DMOptions) -> Synthetic:
     """Match mean features under random networks, a new one each iteration (Zhao & Bilen, WACV 2023)."""
-    shared, _ = strategies(task, augmentation)
-    return condense(
-        task, feature_matching(), Schedule(iterations), init=init, factor=factor, strategy=shared, batch=batch,
-        image_lr=image_lr, image_momentum=image_momentum,
-    )  # fmt: skip
+    shared, _ = strategies(task, options.augmentation)
+    return condense(task, feature_matching(), Schedule(options.iterations), _image_recipe(options, shared))
 
 
-def lcmat_c(
-    task: Task,
-    rho: float = 0.1,
-    metric: str = "squared",
-    layers: str = "convolutions",
-    iterations: int = 2000,
-    steps: int = 100,
-    batch: int = 64,
-    image_lr: float | None = None,
-    image_momentum: float = 0.5,
-    init: str = "noise",
-    factor: int = 1,
-    augmentation: str = "idc",
-    network_lr: float = 0.01,
-    network_momentum: float = 0.9,
-    network_weight_decay: float = 5e-4,
-    network_images: int = 2000,
-    network_batch: int = 64,
-    backpack: bool = False,
-) -> Synthetic:
+@taking(LCMatCOptions)
+def lcmat_c(task: Task, options: LCMatCOptions) -> Synthetic:
     """Match gradients and their variance along the training of a network on the real images (LCMat, Eq. 15).
 
     A new network each iteration; after each of its `steps` it is trained on `network_images` images of T. Images are
     learned as pixels in [0, 1].
     """
-    fewest = min(min(batch, len(own)) for own, size in zip(task.positions, task.sizes, strict=True) if size)
-    if rho > 0 and (fewest < 2 or min(size for size in task.sizes if size) * factor**2 < 2):
+    _warn_of_single_images(task, options)
+    shared, network = strategies(task, options.augmentation)
+    schedule = Schedule(
+        options.iterations,
+        options.steps,
+        "real",
+        images=options.network_images,
+        batch=options.network_batch,
+        lr=options.network_lr,
+        momentum=options.network_momentum,
+        weight_decay=options.network_weight_decay,
+        strategy=network,
+    )
+    matching = curvature_matching(options.rho, options.metric, options.layers, options.backpack)
+    return condense(task, matching, schedule, _image_recipe(options, shared, "pixels"))
+
+
+def _warn_of_single_images(task: Task, options: LCMatCOptions) -> None:
+    fewest = min(min(options.batch, len(own)) for own, size in zip(task.positions, task.sizes, strict=True) if size)
+    synthetic = min(size for size in task.sizes if size) * options.factor**2
+    if options.rho > 0 and (fewest < 2 or synthetic < 2):
         warnings.warn(
             "LCMat-C: the variance of a class's gradients needs two real and two synthetic images; where there are "
             "fewer its term is left out",
             stacklevel=2,
         )
-    shared, network = strategies(task, augmentation)
-    schedule = Schedule(
-        iterations, steps, "real", images=network_images, batch=network_batch, lr=network_lr,
-        momentum=network_momentum, weight_decay=network_weight_decay, strategy=network,
-    )  # fmt: skip
-    return condense(
-        task, curvature_matching(rho, metric, layers, backpack), schedule, space="pixels", init=init, factor=factor,
-        strategy=shared, batch=batch, image_lr=image_lr, image_momentum=image_momentum,
-    )  # fmt: skip
+
+
+def _image_recipe(
+    options: DCOptions | DMOptions | LCMatCOptions, shared: siamese.Strategy, space: str = "normalised"
+) -> ImageRecipe:
+    return ImageRecipe(
+        options.image_lr, options.image_momentum, options.batch, space, options.init, options.factor, shared
+    )
 
 
 def random_real(task: Task) -> Synthetic:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lcmat import seeds
 from lcmat.block_sizes import at_once
 from lcmat.condensation.condenser import Condenser, Task
-from lcmat.condensation.loop import Learning
+from lcmat.condensation.loop import Learned, Learning
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import INITIALISATIONS, Synthetic, drawn_from_classes, initial, read
 from lcmat.errors import lookup
@@ -51,7 +51,7 @@ def kip(
         return loss_and_gradient(images.detach(), y_synthetic, x, y, depth, regularisation)
 
     optimizer = torch.optim.Adam([images], lr=image_lr)
-    return Learning(task, room, labels, images, optimizer, iterations).run(gradient)
+    return Learning(task, Learned(room, labels, images, optimizer), iterations).run(gradient)
 
 
 def centred(labels: Tensor, classes: int) -> Tensor:

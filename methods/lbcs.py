@@ -5,7 +5,7 @@ import hashlib
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from numbers import Integral, Real
 from statistics import NormalDist
 
@@ -20,6 +20,7 @@ from lcmat.bilevel.trials import LEAST, TrialFile, refine
 from lcmat.errors import UserError
 from lcmat.expected import array, each, fields, like, of, optional, real
 from lcmat.files import load_checkpoint, save_tensors
+from lcmat.method_options import taking
 from lcmat.selection.context import Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.select import select_with
@@ -27,27 +28,35 @@ from lcmat.signals.signals import Signals
 from lcmat.training import train
 
 
+@dataclass(frozen=True)
+class Options:
+    """What LBCS can be told. Steps are L₂ in coordinates scaled to [0, 1]; inside and outside lie in [−1, 1]."""
+
+    trials: int = 500  # T: trainings
+    tolerance: float = 0.2  # ε: how far above the best f₁ is as good, as a share of it
+    init_selection: str = "Uniform"  # the method whose subset is the start
+    init_balance: bool | None = None  # whether the start holds of each class what the budget says; None: see `lbcs`
+    slack: int | None = None  # sets of so many samples more than the start's are refused; None: none are
+    bias: float = 0.0  # mean of the normal variates that directions are drawn from
+    step: float | None = None  # δ to begin with; None: `usual_step`
+    least_step: float = 1e-4  # δ below which the search begins anew
+    stall_limit: int | None = None  # fails in a row at which δ shrinks; None: 2ⁿ⁻¹, so never
+    inside: float = 0.2  # where the start's samples begin
+    outside: float = -0.5  # and all others
+    inner_steps: int = 20  # full-batch steps of Adam in each training
+    inner_lr: float = 1e-3
+    networks: int = 1  # networks that trainings may begin with; 0: each has one of its own
+    pretrain_epochs: int = 0  # of these, on all samples, before the search
+
+
+@taking(Options)
 def lbcs(
     signals: Signals,
     budgets: list[int],
     generator: torch.Generator,
     groups: list[Tensor],
     context: Context,
-    trials: int = 500,
-    tolerance: float = 0.2,
-    init_selection: str = "Uniform",
-    init_balance: bool | None = None,
-    slack: int | None = None,
-    bias: float = 0.0,
-    step: float | None = None,
-    least_step: float = 1e-4,
-    stall_limit: int | None = None,
-    inside: float = 0.2,
-    outside: float = -0.5,
-    inner_steps: int = 20,
-    inner_lr: float = 1e-3,
-    networks: int = 1,
-    pretrain_epochs: int = 0,
+    options: Options,
 ) -> list[Picks]:
     """Minimise [f₁, f₂] in lexicographic order over masks, by direct search from a mask of Σ budgets samples.
 
@@ -58,39 +67,47 @@ def lbcs(
     classes together, as in the paper.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator))
-    count, k = len(signals), max(LEAST, sum(budgets))
-    if count < LEAST:  # nothing to choose, nor to train on
+    if len(signals) < LEAST:  # nothing to choose, nor to train on
         return [Picks(torch.arange(len(group))) for group in groups]
-    identity = _identity(
-        context, seed, budgets, bool(pretrain_epochs), tolerance, init_selection, init_balance, slack, bias, step,
-        least_step, stall_limit, inside, outside, inner_steps, inner_lr, networks, pretrain_epochs,
-    )  # fmt: skip
-    known = _restored(context, identity)
-    context.took(known["seconds"])
-    by_class = init_selection != "Uniform" if init_balance is None else init_balance
-    size = _by_class(signals, groups, budgets) if by_class and sum(budgets) == k and len(groups) > 1 else k
-    start = _start(signals, context, known, init_selection, size, seed)
-    images = prepared(context.split, context.compute)
-    check_memory(context.fresh_network(0), images, k)
-    starts = _networks(context, known, networks, pretrain_epochs, seed)
-    point = torch.full((count,), outside, dtype=torch.float64)
-    point[start] = inside
-    of = {"search": identity, "samples": count, "init_size": k, "tolerance": tolerance}
-    file = None if context.log is None else TrialFile(context.log, of, context.resume)
-    context.took(sum(trial.get("seconds", 0.0) for trial in (file.kept if file else [])[:trials]))
-    chosen = refine(
-        TrainingLoss(images, starts, context, inner_steps, inner_lr, seed),
-        point,
-        Rules(tolerance, 2 * (step or usual_step(k, count, inside)), 2 * least_step, stall_limit, bias),
-        seed=seed,
-        trials=trials,
-        limit=None if slack is None else k + slack,
-        repeatable=networks == 1,
-        file=file,
-    )
-    mask = torch.zeros(count, dtype=torch.bool)
+    chosen = _searched(signals, budgets, groups, context, options, seed)
+    mask = torch.zeros(len(signals), dtype=torch.bool)
     mask[chosen] = True
     return [Picks(mask[group.cpu()].nonzero()[:, 0]) for group in groups]
+
+
+def _searched(
+    signals: Signals, budgets: list[int], groups: list[Tensor], context: Context, options: Options, seed: int
+) -> Tensor:
+    """Return the positions of the smallest set that the search finds."""
+    count, k = len(signals), max(LEAST, sum(budgets))
+    identity = _identity(context, seed, budgets, options)
+    known = _restored(context, identity)
+    context.took(known["seconds"])
+    start = _start(signals, context, known, options, _start_size(signals, groups, budgets, options), seed)
+    images = prepared(context.split, context.compute)
+    check_memory(context.fresh_network(0), images, k)
+    starts = _networks(context, known, options, seed)
+    point = torch.full((count,), options.outside, dtype=torch.float64)
+    point[start] = options.inside
+    of = {"search": identity, "samples": count, "init_size": k, "tolerance": options.tolerance}
+    file = None if context.log is None else TrialFile(context.log, of, context.resume)
+    context.took(sum(trial.get("seconds", 0.0) for trial in (file.kept if file else [])[: options.trials]))
+    return refine(
+        TrainingLoss(images, starts, context, options.inner_steps, options.inner_lr, seed),
+        point,
+        _rules(options, k, count),
+        seed=seed,
+        trials=options.trials,
+        limit=None if options.slack is None else k + options.slack,
+        repeatable=options.networks == 1,
+        file=file,
+    )
+
+
+def _rules(options: Options, k: int, count: int) -> Rules:
+    """Return the rules of the search; its own coordinates lie in [−1, 1], where steps are twice as long."""
+    step = options.step or usual_step(k, count, options.inside)
+    return Rules(options.tolerance, 2 * step, 2 * options.least_step, options.stall_limit, options.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +146,11 @@ def usual_step(k: int, count: int, inside: float) -> float:
     return deviation * math.sqrt(count) / 2
 
 
-def _by_class(signals: Signals, groups: list[Tensor], budgets: list[int]) -> list[int]:
-    """Return how many samples of each class to start from, as `select_with` takes it."""
+def _start_size(signals: Signals, groups: list[Tensor], budgets: list[int], options: Options) -> int | list[int]:
+    """Return how many samples to start from: over all classes together, or of each, as `select_with` takes it."""
+    by_class = options.init_selection != "Uniform" if options.init_balance is None else options.init_balance
+    if not by_class or sum(budgets) < LEAST or len(groups) < 2:
+        return max(LEAST, sum(budgets))
     classes = int(signals.labels.max()) + 1 if signals.logits is None else signals.logits.shape[1]
     sizes = [0] * classes
     for group, budget in zip(groups, budgets, strict=True):
@@ -138,26 +158,29 @@ def _by_class(signals: Signals, groups: list[Tensor], budgets: list[int]) -> lis
     return sizes
 
 
-def _start(signals: Signals, context: Context, known: dict, selection: str, size: int | list[int], seed: int) -> Tensor:
+def _start(
+    signals: Signals, context: Context, known: dict, options: Options, size: int | list[int], seed: int
+) -> Tensor:
     """Return the positions of the samples to start from: another method's subset, chosen once and kept.
 
     size: how many, over all classes together, or of each class.
     """
     if known["start"] is None:
         began = time.monotonic()
-        alone, balanced = replace(context, checkpoint=None, log=None), isinstance(size, list)
-        subset = select_with(_other(selection), signals, budget=size, balanced=balanced, seed=seed, context=alone)
+        alone, method = replace(context, checkpoint=None, log=None), _other(options.init_selection)
+        balanced = isinstance(size, list)
+        subset = select_with(method, signals, budget=size, balanced=balanced, seed=seed, context=alone)
         known["start"] = torch.from_numpy(subset.indices)
         _keep(context, known, time.monotonic() - began)
     return known["start"]
 
 
-def _networks(context: Context, known: dict, count: int, epochs: int, seed: int) -> list[nn.Module]:
-    """Return the networks that trainings begin with, trained on all samples if `epochs`; each is kept once trained."""
-    networks = [context.fresh_network(number) for number in range(count)]
-    if not epochs:
+def _networks(context: Context, known: dict, options: Options, seed: int) -> list[nn.Module]:
+    """Return the networks that trainings begin with, trained on all samples if told to; each is kept once trained."""
+    networks = [context.fresh_network(number) for number in range(options.networks)]
+    if not options.pretrain_epochs:
         return networks
-    recipe = replace(context.recipe, epochs=epochs)
+    recipe = replace(context.recipe, epochs=options.pretrain_epochs)
     for number, network in enumerate(tqdm(networks, desc="LBCS: networks to start with", disable=None, leave=False)):
         if number == len(known["networks"]):
             began = time.monotonic()
@@ -187,13 +210,11 @@ def _restored(context: Context, identity: str) -> dict:
     return {"seconds": 0.0} | state
 
 
-def _identity(context: Context, seed: int, budgets: list[int], trained: bool, *options: object) -> str:
-    """Return a hash of all that the search depends on, but not of how long it is.
-
-    trained: whether the networks that trainings begin with are trained first, by the context's recipe.
-    """
-    recipe = context.recipe if trained else None
-    what = (seed, budgets, options, recipe, str(context.compute.precision), context.split.fingerprint())
+def _identity(context: Context, seed: int, budgets: list[int], options: Options) -> str:
+    """Return a hash of all that the search depends on, but not of how long it is."""
+    _, *rest = astuple(options)  # all but the number of trials
+    recipe = context.recipe if options.pretrain_epochs else None  # of the networks that trainings begin with
+    what = (seed, budgets, tuple(rest), recipe, str(context.compute.precision), context.split.fingerprint())
     digest = hashlib.sha256(repr(what).encode())
     for value in context.fresh_network(0).state_dict().values():
         digest.update(value.cpu().float().numpy().tobytes())

@@ -1,16 +1,23 @@
 """What is compared between the real and the synthetic images of a class: mean features, mean gradients, moments.
 
 All are sums over images with weights 1/n, n being the images of the image's class; so what pieces of a class give adds
-up to what the class gives. Shapes: n images in k classes, class after class, `sizes` holding how many of each there
-are. Each statistic has the k classes in its first dimension. With `graph` it can be differentiated in the images.
+up to what the class gives. Each statistic has the k classes in its first dimension. With `graph` it can be
+differentiated in the images.
+
+    inputs (n, c, h, w)   │ class 0: n₀ │ class 1: n₁ │ … │      sizes = [n₀, n₁, …], Σ = n
+    labels, weights (n,)  │ 0 … 0       │ 1 … 1       │ … │
+    φ (n, d)              → Σ w φ       (k, d)
+    ∇W Σ w ℓ              → (k, *W.shape) for each weight W
+    g = a ⊗ h̃             → Σ w g, Σ w g²   (k, C, d+1), a (n, C), h̃ (n, d+1): never (n, C, d+1)
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,36 +33,49 @@ LAYERS = ("all", "convolutions")
 Statistics = dict[str, Tensor]
 
 
-def mean_features(
-    network: nn.Module, inputs: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], graph: bool
-) -> Statistics:
+@dataclass(frozen=True, eq=False)
+class ClassBatch:
+    """Images of k classes, class after class, as a network reads them.
+
+    inputs: (n, c, h, w). labels, weights: (n,). sizes: how many there are of each class, k numbers.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    weights: Tensor
+    sizes: list[int]
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """Return the weighted cross-entropy of each image, (n,)."""
+        return self.weights * F.cross_entropy(logits, self.labels, reduction="none")
+
+
+def mean_features(network: nn.Module, batch: ClassBatch, graph: bool) -> Statistics:
     """Return the weighted sum of φ, the input of the last linear layer, over each class: (k, d)."""
     with torch.set_grad_enabled(graph):
-        features, _ = features_and_logits(network, inputs, head=False)
-        return {"features": _class_weights(weights, sizes) @ features}
+        features, _ = features_and_logits(network, batch.inputs, head=False)
+        return {"features": _class_weights(batch.weights, batch.sizes) @ features}
 
 
 def mean_gradients(
     network: nn.Module,
-    inputs: Tensor,
-    labels: Tensor,
-    weights: Tensor,
-    sizes: list[int],
+    batch: ClassBatch,
     graph: bool,
     layers: str = "all",
-    moments: bool = False,
-    use_backpack: bool = False,
+    moments: Callable[..., Statistics] | None = None,
 ) -> Statistics:
     """Return the gradient of the weighted sum of cross-entropies over each class, (k, *shape) for each weight.
 
     Parameters of one dimension (biases, normalisation) are left out; layers: "all" others, or "convolutions".
-    moments: also those of the last layer's per-sample gradients (`gradient_moments`), here or by BackPACK.
+    moments: also those of the last layer's per-sample gradients, by `closed_form_moments` or `backpack_moments`.
     """
+    sizes, by_backpack = batch.sizes, moments is backpack_moments
     with torch.enable_grad(), _captured(network, len(sizes) > 1) as calls:
-        features, logits = features_and_logits(network, inputs)
-        loss = (weights * F.cross_entropy(logits, labels, reduction="none")).sum()
+        features, logits = features_and_logits(network, batch.inputs)
+        losses = batch.losses(logits)
+        loss = losses.sum()
     names = matched_weights(network, layers)
-    again = graph or (moments and use_backpack)  # whether the graph is needed once more
+    again = graph or by_backpack  # whether the graph is needed once more
     if len(sizes) == 1:
         found = torch.autograd.grad(loss, list(names.values()), create_graph=graph, retain_graph=again)
         result = {name: value[None] for name, value in zip(names, found, strict=True)}
@@ -63,11 +83,10 @@ def mean_gradients(
         with torch.set_grad_enabled(graph):
             result = calls.gradients(loss, names, sizes, graph, again)
     else:
-        result = _one_by_one(logits, labels, weights, sizes, names, graph, again)
-    if moments:
-        moments_of = backpack_moments if use_backpack else closed_form_moments
-        with torch.set_grad_enabled(graph or use_backpack):
-            result |= moments_of(linear_head(network), features, logits, labels, weights, sizes, graph)
+        result = _one_by_one(losses, sizes, names, graph, again)
+    if moments is not None:
+        with torch.set_grad_enabled(graph or by_backpack):
+            result |= moments(linear_head(network), features, logits, batch, graph)
     return result if graph else {name: value.detach() for name, value in result.items()}
 
 
@@ -83,32 +102,31 @@ def matched_weights(network: nn.Module, layers: str) -> dict[str, Tensor]:
 
 
 def closed_form_moments(
-    head: nn.Linear, features: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], graph: bool
+    head: nn.Linear, features: Tensor, logits: Tensor, batch: ClassBatch, graph: bool
 ) -> Statistics:
     """Return the weighted sums of g and g² over each class, (k, C, d+1), g = a ⊗ h̃ being the last layer's gradient.
 
     As products of the factors, in float64: g itself, (n, C, d+1), is never formed.
     """
-    a, h = residuals(logits, labels), layer_inputs(features, head.bias is not None)
-    parts = zip(a.split(sizes), h.split(sizes), weights.double().split(sizes), strict=True)
+    sizes = batch.sizes
+    a, h = residuals(logits, batch.labels), layer_inputs(features, head.bias is not None)
+    parts = zip(a.split(sizes), h.split(sizes), batch.weights.double().split(sizes), strict=True)
     sums = [((w[:, None] * a).T @ h, (w[:, None] * a.square()).T @ h.square()) for a, h, w in parts]
     first, second = zip(*sums, strict=True)
     return {"first": torch.stack(first), "second": torch.stack(second)}
 
 
-def backpack_moments(
-    head: nn.Linear, features: Tensor, logits: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], graph: bool
-) -> Statistics:
-    """Return the same from BackPACK's per-sample gradients, (n, C, d+1) at once."""
+def backpack_moments(head: nn.Linear, features: Tensor, logits: Tensor, batch: ClassBatch, graph: bool) -> Statistics:
+    """Return what `closed_form_moments` does, from BackPACK's per-sample gradients, (n, C, d+1) at once."""
     extended = extend(copy.deepcopy(head).requires_grad_(True))
-    loss = extend(nn.CrossEntropyLoss(reduction="sum"))(extended(features), labels)
+    loss = extend(nn.CrossEntropyLoss(reduction="sum"))(extended(features), batch.labels)
     with backpack(BatchGrad(), retain_graph=True):
         # Its hooks run on the way to the layer's input; backward() would also fill .grad of everything before that.
         torch.autograd.grad(loss, features, create_graph=graph, retain_graph=True)
     g = extended.weight.grad_batch
     if head.bias is not None:
         g = torch.cat([g, extended.bias.grad_batch[:, :, None]], 2)
-    weighting, g = _class_weights(weights.double(), sizes), g.double()
+    weighting, g = _class_weights(batch.weights.double(), batch.sizes), g.double()
     return {"first": torch.tensordot(weighting, g, 1), "second": torch.tensordot(weighting, g.square(), 1)}
 
 
@@ -200,12 +218,10 @@ def _captured(network: nn.Module, wanted: bool) -> Iterator[_Calls | None]:
             hook.remove()
 
 
-def _one_by_one(logits, labels, weights, sizes, names, graph: bool, retain: bool) -> Statistics:
+def _one_by_one(losses: Tensor, sizes: list[int], names: dict[str, Tensor], graph: bool, retain: bool) -> Statistics:
     """Return the gradients of each class by a backward pass for each: for layers of any kind."""
     rows = []
-    parts = zip(logits.split(sizes), labels.split(sizes), weights.split(sizes), strict=True)
-    for number, (z, y, w) in enumerate(parts):
-        loss = (w * F.cross_entropy(z, y, reduction="none")).sum()
+    for number, own in enumerate(losses.split(sizes)):
         keep = graph or retain or number + 1 < len(sizes)
-        rows.append(torch.autograd.grad(loss, list(names.values()), create_graph=graph, retain_graph=keep))
+        rows.append(torch.autograd.grad(own.sum(), list(names.values()), create_graph=graph, retain_graph=keep))
     return {name: torch.stack(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}

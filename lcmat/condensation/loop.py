@@ -14,7 +14,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from lcmat.augmentation import siamese
 from lcmat.augmentation.siamese import NONE, Strategy
 from lcmat.condensation.condenser import Task, real_batch
 from lcmat.condensation.matching import Matching
-from lcmat.condensation.matching_step import Pair, matching_gradient, unit_map
+from lcmat.condensation.matching_step import Pair, Stored, matching_gradient, unit_map
 from lcmat.condensation.networks import Networks, Schedule
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import Synthetic, initial, read
@@ -39,41 +39,44 @@ FARTHEST = 100.0
 CURVE = 100  # points of the loss curve that is kept
 
 
-def condense(
-    task: Task,
-    matching: Matching,
-    schedule: Schedule,
-    *,
-    space: str = "normalised",
-    init: str = "real",
-    factor: int = 1,
-    strategy: Strategy = NONE,
-    batch: int = 256,
-    image_lr: float,
-    image_momentum: float = 0.5,
-) -> Synthetic:
+@dataclass(frozen=True)
+class ImageRecipe:
+    """How images are learned.
+
+    lr, momentum: of SGD on the images. batch: real images of each class in a step (all, where there are fewer). space:
+    where they are learned; pixels are clamped to [0, 1] after each iteration. init: see `synthetic.initial`. factor:
+    images stored in each, squared. strategy: the augmentation that real and synthetic images share.
+    """
+
+    lr: float
+    momentum: float = 0.5
+    batch: int = 256
+    space: str = "normalised"
+    init: str = "real"
+    factor: int = 1
+    strategy: Strategy = NONE
+
+
+def condense(task: Task, matching: Matching, schedule: Schedule, recipe: ImageRecipe) -> Synthetic:
     """Learn synthetic images by matching.
 
-    space: where they are learned; pixels are clamped to [0, 1] after each iteration. init: see `synthetic.initial`.
-    factor: images stored in each, squared. strategy: the shared augmentation. batch: real images of each class (all,
-    where there are fewer). image_lr, image_momentum: of SGD on the images.
     Raises DivergedError that names the iteration and step when a loss or an image is not finite, or images explode.
     """
     device = task.compute.device
-    room = Space(space, *task.compute.statistics)
-    pixels, labels = _initial(task, init, factor)
+    room = Space(recipe.space, *task.compute.statistics)
+    pixels, labels = _initial(task, recipe.init, recipe.factor)
     images = room.begin(pixels.to(device)).contiguous().requires_grad_()
-    optimizer = torch.optim.SGD([images], lr=image_lr, momentum=image_momentum)
-    networks = Networks(task, schedule, room, labels.to(device), factor)
-
-    learning = Learning(task, room, labels, images, optimizer, schedule.iterations, schedule.steps, networks, factor)
+    optimizer = torch.optim.SGD([images], lr=recipe.lr, momentum=recipe.momentum)
+    networks = Networks(task, schedule, room, labels.to(device), recipe.factor)
+    learned = Learned(room, labels, images, optimizer, recipe.factor)
+    learning = Learning(task, learned, schedule.iterations, schedule.steps, networks)
     with unit_map(device, len(task.sizes) if matching.threads else 1) as map_units:
 
         def gradient(iteration: int, step: int) -> tuple[Tensor, Tensor]:
-            pairs = _pairs(task, room, strategy, batch, iteration, step)
+            pairs = _pairs(task, room, recipe, iteration, step)
             network = networks.ready_to_match(iteration, step)
-            to_inputs = functools.partial(room.inputs, factor=factor)
-            return matching_gradient(network, matching, images.detach(), pairs, to_inputs, factor, map_units)
+            stored = Stored(images.detach(), functools.partial(room.inputs, factor=recipe.factor), recipe.factor)
+            return matching_gradient(network, matching, stored, pairs, map_units)
 
         return learning.run(gradient)
 
@@ -83,38 +86,45 @@ def _initial(task: Task, init: str, factor: int) -> tuple[Tensor, Tensor]:
     return initial(task.split, task.sizes, init, factor, draw, *task.compute.statistics)
 
 
-def _pairs(task: Task, room: Space, strategy: Strategy, batch: int, iteration: int, step: int) -> list[Pair]:
+def _pairs(task: Task, room: Space, recipe: ImageRecipe, iteration: int, step: int) -> list[Pair]:
     """Return for each class its real images, where its synthetic ones lie, and the augmentation both share."""
-    index = real_batch(task, batch, seeds.generator(task.seed, "real images", iteration, step))
+    index = real_batch(task, recipe.batch, seeds.generator(task.seed, "real images", iteration, step))
     device = task.compute.device
     real = room.normalised(read(task.split, torch.cat(index)).to(device)).split([len(part) for part in index])
     draw = seeds.generator(task.seed, "augmentation", iteration, step)
     ends = torch.tensor(task.sizes).cumsum(0).tolist()
     rows = [slice(end - size, end) for end, size in zip(ends, task.sizes, strict=True)]
     return [
-        Pair(label, images, where, siamese.drawn(strategy, draw))
+        Pair(label, images, where, siamese.drawn(recipe.strategy, draw))
         for label, (images, where) in enumerate(zip(real, rows, strict=True))
         if where.start < where.stop and len(images)
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What is learned, and how it moves.
+
+    images: (m, c, h, w), a leaf in the space `room`, each of which stores `factor`² images. labels: (m,).
+    """
+
+    room: Space
+    labels: Tensor
+    images: Tensor
+    optimizer: torch.optim.Optimizer
+    factor: int = 1
 
 
 class Learning:
     """The loop over iterations and steps: what moves images, keeps checkpoints and snapshots, and stops at nonsense."""
 
     def __init__(
-        self,
-        task: Task,
-        room: Space,
-        labels: Tensor,
-        images: Tensor,
-        optimizer: torch.optim.Optimizer,
-        iterations: int,
-        steps: int = 1,
-        networks: Networks | None = None,
-        factor: int = 1,
+        self, task: Task, learned: Learned, iterations: int, steps: int = 1, networks: Networks | None = None
     ) -> None:
-        self.task, self.room, self.labels, self.factor = task, room, labels, factor
-        self.images, self.optimizer, self.networks = images, optimizer, networks
+        """Take what is learned, and the networks that are to be trained between steps, if any are."""
+        self.task, self.networks = task, networks
+        self.room, self.labels, self.factor = learned.room, learned.labels, learned.factor
+        self.images, self.optimizer = learned.images, learned.optimizer
         self.iterations, self.steps = iterations, steps
         self.iteration = self.step = 0
         self.curve: list[tuple[float, float]] = []  # iteration, mean loss since the point before

@@ -13,7 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lcmat.condensation.class_statistics import LAYERS, Statistics, mean_features, mean_gradients
+from lcmat.condensation.class_statistics import (
+    LAYERS,
+    Statistics,
+    backpack_moments,
+    closed_form_moments,
+    mean_features,
+    mean_gradients,
+)
 from lcmat.errors import lookup
 from lcmat.method_options import check_radius
 
@@ -26,7 +33,7 @@ MOMENTS = ("first", "second")
 class Matching:
     """A matching loss, and how to get what it compares.
 
-    statistics: called as statistics(network, inputs, labels, weights, sizes, graph); see `class_statistics`.
+    statistics: called as statistics(network, batch, graph) with a `ClassBatch`; see `class_statistics`.
     loss: called as loss(real, synthetic, real_counts, synthetic_counts) with the statistics of k classes and how many
     images each class has on either side, (k,); returns (k,).
     threads: whether classes may be computed in several threads at once.
@@ -80,7 +87,9 @@ def curvature_matching(
         term = torch.where(enough, gap.abs().sum((1, 2)), 0.0)
         return matching.loss(real, synthetic) + rho / 2 * term
 
-    statistics = partial(mean_gradients, layers=layers, moments=True, use_backpack=use_backpack)
+    statistics = partial(
+        mean_gradients, layers=layers, moments=backpack_moments if use_backpack else closed_form_moments
+    )
     return Matching(statistics, loss, threads=not use_backpack)  # BackPACK keeps its state globally
 
 

@@ -3,6 +3,11 @@
 Classes do not depend on each other. On a CPU each core takes one class after another, its images in pieces that stay
 in the cache; on a GPU as many classes as fit pass through the network at once. A class with more images than fit is
 summed in pieces, twice where it is synthetic, so that memory does not grow with the number of images.
+
+    stored images (m, c, h, w), class after class     ■■■■ │ ■■■■ │ ■■■■      rows of a Pair
+      → inputs, factor² of each, augmented             n₁  │  n₂  │  n₃
+      → statistics, (k, …), weights 1/n_c              compared with those of T's images, (k, …)
+      → loss (k,), summed                              → gradient (m, c, h, w), in the stored images
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lcmat.augmentation.siamese import Draw, applied
-from lcmat.condensation.class_statistics import Statistics
+from lcmat.condensation.class_statistics import ClassBatch, Statistics
 from lcmat.condensation.matching import Matching
 
 # Pixels (of one channel) that pass through the network at once: on a CPU 16 images of 32×32, on a GPU 1024.
@@ -57,24 +62,35 @@ def limits(device: torch.device, image_shape: tuple[int, ...]) -> Limits:
     return Limits(*counts, together=kind != "cpu")
 
 
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """The synthetic images (m, c, h, w) as they are stored, and what the network reads of them.
+
+    to_inputs: returns the `factor`² inputs that each of some stored images holds.
+    """
+
+    images: Tensor
+    to_inputs: Callable[[Tensor], Tensor]
+    factor: int = 1
+
+
 def matching_gradient(
     network: nn.Module,
     matching: Matching,
-    images: Tensor,
+    stored: Stored,
     pairs: list[Pair],
-    to_inputs: Callable[[Tensor], Tensor],
-    factor: int = 1,
     map_units: Callable[..., list] | None = None,
     limit: Limits | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the matching loss, summed over the classes, and its gradient in the synthetic images (m, c, h, w).
 
-    to_inputs: what the network reads of stored images, `factor`² inputs for each. map_units: maps a function over a
-    list, perhaps in threads (`unit_map`). network: in evaluation mode; no image's output may depend on other images.
+    map_units: maps a function over a list, perhaps in threads (`unit_map`). network: in evaluation mode; no image's
+    output may depend on other images.
     """
+    images = stored.images
     limit = limit or limits(images.device, images.shape[1:])
-    work = partial(_unit_gradient, _Step(network, matching, to_inputs, factor), images, limit)
-    units = _units(pairs, factor, limit)
+    work = partial(_unit_gradient, _Step(network, matching, stored.to_inputs, stored.factor), images, limit)
+    units = _units(pairs, stored.factor, limit)
     results = (map_units or _in_turn)(work, units)
     gradient = torch.zeros_like(images)
     for unit, (_, part) in zip(units, results, strict=True):
@@ -144,7 +160,8 @@ class _Step:
         sizes, together = [len(part) for part in inputs], torch.cat(inputs)
         labels = [torch.full((n,), pair.label, device=together.device) for n, pair in zip(sizes, unit, strict=True)]
         weights = [together.new_full((n,), 1 / total) for n, total in zip(sizes, totals, strict=True)]
-        return self.matching.statistics(self.network, together, torch.cat(labels), torch.cat(weights), sizes, graph)
+        batch = ClassBatch(together, torch.cat(labels), torch.cat(weights), sizes)
+        return self.matching.statistics(self.network, batch, graph)
 
     def loss(self, unit: list[Pair], real: Statistics, synthetic: Statistics) -> Tensor:
         """Return the matching loss, summed over the classes."""

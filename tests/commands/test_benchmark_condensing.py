@@ -9,7 +9,7 @@ import torch
 from lcmat.command_line.options import run_command_line
 from lcmat.commands import benchmark
 from lcmat.commands.benchmark import condensing
-from lcmat.condensation.matching_step import matching_gradient
+from lcmat.condensation.matching_step import Stored, matching_gradient
 from tests import oracles
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
@@ -18,7 +18,7 @@ one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 @pytest.mark.parametrize("name", ["DM", "LCMat-C"])
 def test_the_benchmarks_plain_loop_takes_the_same_step(name: str) -> None:
     network, matching, images, pairs = condensing.problem(name, classes=2, batch=5)
-    _, gradient = matching_gradient(network, matching, images, pairs, lambda x: x)
+    _, gradient = matching_gradient(network, matching, Stored(images, lambda x: x), pairs)
     plain = condensing.plain_step(name, network, images, pairs)
     torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-4 * float(plain.abs().max()))
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())

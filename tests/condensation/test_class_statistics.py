@@ -1,5 +1,6 @@
 """Mean gradients and features of classes, and variances, against a loop over samples."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,16 @@ from torch import Tensor, nn
 
 import nets
 from lcmat import UserError
-from lcmat.condensation.class_statistics import features_and_logits, matched_weights, mean_features, mean_gradients
+from lcmat.condensation.class_statistics import (
+    ClassBatch,
+    Statistics,
+    backpack_moments,
+    closed_form_moments,
+    features_and_logits,
+    matched_weights,
+    mean_features,
+    mean_gradients,
+)
 from lcmat.condensation.matching import variance
 from tests import oracles
 from tests.matching import CLASSES, Tiny, batch, layers_of, per_sample_gradients, seeded
@@ -57,11 +67,11 @@ def test_mean_gradients_against_a_loop_over_samples(name: str, layers: str) -> N
     images, labels, weights = batch(sizes, size_for(name))
     if layers == "convolutions" and not any(isinstance(module, nn.Conv2d) for module in network.modules()):
         with pytest.raises(UserError, match="take layers=all"):
-            mean_gradients(network, images, labels, weights, sizes, graph=False, layers=layers)
+            mean_gradients(network, ClassBatch(images, labels, weights, sizes), graph=False, layers=layers)
         return
     names = list(matched_weights(network, layers))
     assert all(dict(network.named_parameters())[n].ndim > 1 for n in names)
-    found = mean_gradients(network, images, labels, weights, sizes, graph=False, layers=layers)
+    found = mean_gradients(network, ClassBatch(images, labels, weights, sizes), graph=False, layers=layers)
     slow = per_sample_gradients(network, images, labels, names)
     assert list(found) == names
     for key in names:
@@ -76,12 +86,17 @@ def test_mean_gradients_of_all_classes_are_those_of_each(name: str) -> None:
     network, sizes = seeded(NETWORKS[name]), [3, 1, 4]
     images, labels, weights = batch(sizes)
     together = images.clone().requires_grad_()
-    found = mean_gradients(network, together, labels, weights, sizes, graph=True, moments=True)
+    found = mean_gradients(
+        network, ClassBatch(together, labels, weights, sizes), graph=True, moments=closed_form_moments
+    )
     pull = {key: torch.randn_like(value) for key, value in found.items()}
     sum((found[key] * pull[key]).sum() for key in found).backward()
     apart = images.clone().requires_grad_()
     parts = zip(apart.split(sizes), labels.split(sizes), weights.split(sizes), strict=True)
-    alone = [mean_gradients(network, x, y, w, [len(y)], graph=True, moments=True) for x, y, w in parts]
+    alone = [
+        mean_gradients(network, ClassBatch(x, y, w, [len(y)]), graph=True, moments=closed_form_moments)
+        for x, y, w in parts
+    ]
     for key, value in found.items():
         torch.testing.assert_close(value, torch.cat([one[key] for one in alone]))
     sum((torch.cat([one[key] for one in alone]) * pull[key]).sum() for key in found).backward()
@@ -92,7 +107,7 @@ def test_mean_gradients_of_all_classes_are_those_of_each(name: str) -> None:
 def test_mean_features(name: str) -> None:
     network, sizes = seeded(NETWORKS[name]), [2, 5, 1]
     images, labels, weights = batch(sizes, size_for(name))
-    found = mean_features(network, images, labels, weights, sizes, graph=False)["features"]
+    found = mean_features(network, ClassBatch(images, labels, weights, sizes), graph=False)["features"]
     with torch.no_grad():
         features, logits = features_and_logits(network, images)
     torch.testing.assert_close(logits, network(images))
@@ -106,15 +121,13 @@ HEAD = {
 }
 
 
-@pytest.mark.parametrize("use_backpack", [False, True], ids=["closed form", "BackPACK"])
+@pytest.mark.parametrize("moments", [closed_form_moments, backpack_moments], ids=["closed form", "BackPACK"])
 @pytest.mark.parametrize("name", HEAD)
-def test_variance_against_a_loop_over_samples(name: str, use_backpack: bool) -> None:
+def test_variance_against_a_loop_over_samples(name: str, moments: Callable[..., Statistics]) -> None:
     """NumPy's unbiased variance of the last layer's gradients, taken image by image."""
     network, sizes = seeded(NETWORKS[name]), [4, 2, 7]
     images, labels, weights = batch(sizes)
-    found = mean_gradients(
-        network, images, labels, weights, sizes, graph=False, moments=True, use_backpack=use_backpack
-    )
+    found = mean_gradients(network, ClassBatch(images, labels, weights, sizes), graph=False, moments=moments)
     slow = per_sample_gradients(network, images, labels, HEAD[name])
     g = torch.cat([value.reshape(len(images), CLASSES, -1) for value in slow.values()], 2)
     expected = np.stack([np.var(part.numpy(), axis=0, ddof=1) for part in g.split(sizes)])
@@ -126,9 +139,9 @@ def test_closed_form_variance_has_the_gradient_of_backpacks(name: str) -> None:
     network, sizes = seeded(NETWORKS[name]), [4, 3]
     images, labels, weights = batch(sizes)
     pull, gradients = None, []
-    for use_backpack in (False, True):
+    for moments in (closed_form_moments, backpack_moments):
         x = images.clone().requires_grad_()
-        found = mean_gradients(network, x, labels, weights, sizes, graph=True, moments=True, use_backpack=use_backpack)
+        found = mean_gradients(network, ClassBatch(x, labels, weights, sizes), graph=True, moments=moments)
         value = variance(found, torch.tensor(sizes))
         pull = torch.randn_like(value) if pull is None else pull
         gradients.append(torch.autograd.grad((value * pull).sum(), x)[0])
@@ -142,7 +155,13 @@ def test_variance_survives_sure_predictions_in_float32() -> None:
     with torch.no_grad():
         network.head.weight.mul_(60)
     images, labels, weights = batch(sizes)
-    exact = variance(mean_gradients(network, images, labels, weights, sizes, False, moments=True), torch.tensor(sizes))
+    exact = variance(
+        mean_gradients(network, ClassBatch(images, labels, weights, sizes), False, moments=closed_form_moments),
+        torch.tensor(sizes),
+    )
     network, images, weights = network.float(), images.float(), weights.float()
-    single = variance(mean_gradients(network, images, labels, weights, sizes, False, moments=True), torch.tensor(sizes))
+    single = variance(
+        mean_gradients(network, ClassBatch(images, labels, weights, sizes), False, moments=closed_form_moments),
+        torch.tensor(sizes),
+    )
     torch.testing.assert_close(single, exact, rtol=1e-3, atol=1e-4 * float(exact.max()))

@@ -13,7 +13,7 @@ import methods
 from lcmat import UserError, seeds
 from lcmat.augmentation import siamese
 from lcmat.augmentation.siamese import IDC_NETWORK, NONE, Strategy
-from lcmat.condensation.loop import Learning, condense
+from lcmat.condensation.loop import ImageRecipe, Learned, Learning, condense
 from lcmat.condensation.matching import curvature_matching, feature_matching, gradient_matching
 from lcmat.condensation.networks import Networks, Schedule
 from lcmat.condensation.space import Space
@@ -93,11 +93,11 @@ def test_a_step_follows_the_gradient_with_momentum(digits: Dataset, compute: Com
     """DM on one fixed network without augmentation: two steps by hand, in normalised space."""
     network = narrow(0)
     job = task(digits, compute, fresh_network=lambda number: network)
-    how = {"image_lr": 0.3, "image_momentum": 0.5, "batch": 10_000, "init": "real"}
-    found = condense(job, feature_matching(), Schedule(2), **how)
+    recipe = ImageRecipe(lr=0.3, momentum=0.5, batch=10_000, init="real")
+    found = condense(job, feature_matching(), Schedule(2), recipe)
 
     mean, std = compute.statistics
-    begun = condense(job, feature_matching(), Schedule(1), **{**how, "image_lr": 1e-30}).images
+    begun = condense(job, feature_matching(), Schedule(1), replace(recipe, lr=1e-30)).images
     x = ((begun - mean) / std).requires_grad_()
     real = (digits.train.images / 255 - mean[:, None, None]) / std[:, None, None]
     centres = torch.stack([network.embed(real[digits.train.labels == label]).mean(0) for label in range(10)]).detach()
@@ -125,7 +125,7 @@ def test_networks_are_new_each_iteration_and_trained_between_steps(
             numbers.append(number)  # noqa: B023
             return narrow(number)
 
-        condense(task(digits, compute, fresh_network=fresh), feature_matching(), plan, image_lr=0.1, batch=4)
+        condense(task(digits, compute, fresh_network=fresh), feature_matching(), plan, ImageRecipe(0.1, batch=4))
         assert numbers == [0, 1, 2]
         assert len(trained) == 3 * 3 * batches
         if plan.train_on == "synthetic":
@@ -141,7 +141,7 @@ def test_training_between_steps_moves_the_network(digits: Dataset, compute: Comp
 
     state = torch.random.get_rng_state()
     plan = Schedule(1, 2, "real", images=64, batch=16, lr=0.1, momentum=0.9, strategy=IDC_NETWORK)
-    condense(task(digits, compute, fresh_network=fresh), feature_matching(), plan, image_lr=0.1, batch=4)
+    condense(task(digits, compute, fresh_network=fresh), feature_matching(), plan, ImageRecipe(0.1, batch=4))
     (network,), before = networks, narrow(0, dropout=0.5)
     assert not torch.equal(network.head.weight, before.head.weight)
     assert torch.equal(state, torch.random.get_rng_state()), "dropout has drawn from the global generator"
@@ -223,7 +223,7 @@ def test_batch_norm_holds_the_statistics_of_real_images(digits: Dataset, compute
     maps = found.body[0](real)
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), rtol=0.1, atol=0.03)
     torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)), rtol=0.2, atol=0.03)
-    synthetic = condense(job, gradient_matching(), Schedule(1, 2), image_lr=0.01, batch=4)
+    synthetic = condense(job, gradient_matching(), Schedule(1, 2), ImageRecipe(0.01, batch=4))
     assert torch.isfinite(synthetic.images).all()
 
 
@@ -243,7 +243,7 @@ def test_the_loss_curve_of_a_long_run_is_thinned(digits: Dataset, compute: Compu
     images = torch.zeros(10, 1, 8, 8, requires_grad=True)
     room = Space("normalised", *compute.statistics)
     optimizer = torch.optim.SGD([images], lr=0.1)
-    learning = Learning(task(digits, compute), room, torch.arange(10), images, optimizer, 250, 2)
+    learning = Learning(task(digits, compute), Learned(room, torch.arange(10), images, optimizer), 250, 2)
     curve = learning.run(lambda iteration, step: (torch.tensor(iteration + 1.0), torch.zeros_like(images))).curve
     assert curve[:, 0].tolist() == [*range(3, 250, 3), 250]
     assert curve[:2, 1].tolist() == [2, 5]
@@ -268,7 +268,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(digits: Dataset, compute: Compu
 
     for matching in (feature_matching(), gradient_matching(), curvature_matching(0.1)):
         with pytest.raises(DivergedError, match="the matching loss is nan at iteration 2, step 1"):
-            condense(task(digits, compute, fresh_network=fresh), matching, Schedule(3, 2), image_lr=0.01, batch=4)
+            condense(task(digits, compute, fresh_network=fresh), matching, Schedule(3, 2), ImageRecipe(0.01, batch=4))
 
 
 def test_a_network_that_diverges_stops_the_run(digits: Dataset, compute: Compute) -> None:
@@ -298,10 +298,8 @@ def test_no_radius_is_gradient_matching_to_the_last_bit(digits: Dataset, compute
     found = methods.condenser("LCMat-C").condense(job, **how)
     plan = Schedule(2, 3, "real", images=8, batch=4, lr=0.01, momentum=0.9, weight_decay=5e-4, strategy=IDC_NETWORK)
     shared = methods.condensation.strategies(job, "idc")[0]
-    plain = condense(
-        job, gradient_matching("squared", "convolutions"), plan, space="pixels", init="noise", strategy=shared,
-        batch=4, image_lr=how["image_lr"],
-    )  # fmt: skip
+    recipe = ImageRecipe(how["image_lr"], batch=4, space="pixels", init="noise", strategy=shared)
+    plain = condense(job, gradient_matching("squared", "convolutions"), plan, recipe)
     assert torch.equal(found.images, plain.images)
     assert not torch.equal(found.images, made("LCMat-C", job, rho=5.0).images)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lcmat import UserError
-from lcmat.condensation.class_statistics import matched_weights
+from lcmat.condensation.class_statistics import ClassBatch, matched_weights
 from lcmat.condensation.matching import EPSILON, curvature_matching, feature_matching, gradient_matching
 from tests import oracles
 from tests.matching import CLASSES, Tiny, batch, layers_of, per_sample_gradients, seeded
@@ -56,7 +56,7 @@ def test_gradient_and_curvature_matching_against_the_definition(metric: str, lay
     sizes = {"real": [5, 4, 3], "synthetic": [2, 1, 3]}
     sides = {side: batch(numbers, seed=len(side)) for side, numbers in sizes.items()}
     matching = curvature_matching(rho, metric, layers)
-    found = [matching.statistics(network, *sides[side], sizes[side], False) for side in sizes]
+    found = [matching.statistics(network, ClassBatch(*sides[side], sizes[side]), False) for side in sizes]
     losses = matching.loss(*found, *(torch.tensor(numbers) for numbers in sizes.values()))
     expected = slow_loss(network, sides["real"][:2], sides["synthetic"][:2], metric, layers, rho)
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-9)
@@ -67,8 +67,8 @@ def test_feature_matching_against_the_definition() -> None:
     real, synthetic = batch([5, 4, 3]), batch([2, 1, 3], seed=1)
     matching = feature_matching()
     found = [
-        matching.statistics(network, *real, [5, 4, 3], False),
-        matching.statistics(network, *synthetic, [2, 1, 3], False),
+        matching.statistics(network, ClassBatch(*real, [5, 4, 3]), False),
+        matching.statistics(network, ClassBatch(*synthetic, [2, 1, 3]), False),
     ]
     expected = []
     with torch.no_grad():
@@ -83,7 +83,7 @@ def test_no_radius_is_gradient_matching_exactly() -> None:
     sides = [tuple(v.float() if v.is_floating_point() else v for v in batch([4, 4, 4], seed=seed)) for seed in (0, 1)]
     losses = []
     for matching in (gradient_matching("squared", "convolutions"), curvature_matching(0.0)):
-        found = [matching.statistics(network, *side, [4, 4, 4], False) for side in sides]
+        found = [matching.statistics(network, ClassBatch(*side, [4, 4, 4]), False) for side in sides]
         assert "first" not in found[0]
         losses.append(matching.loss(*found, *[torch.tensor([4, 4, 4])] * 2))
     assert torch.equal(*losses)
@@ -99,7 +99,7 @@ def test_a_single_image_has_no_variance(counts: tuple[list[int], list[int]]) -> 
     for rho in (0.0, 1.0):
         matching = curvature_matching(rho)
         found = [
-            matching.statistics(network, *side, sizes, True)
+            matching.statistics(network, ClassBatch(*side, sizes), True)
             for side, sizes in zip((real, synthetic), counts, strict=True)
         ]
         losses.append(matching.loss(*found, *map(torch.tensor, counts)))

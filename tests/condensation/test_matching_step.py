@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import nets
 from lcmat.augmentation.siamese import DSA, IDC_MATCHING, NONE, applied
-from lcmat.condensation.matching_step import Limits, Pair, limits, matching_gradient, unit_map
+from lcmat.condensation.class_statistics import ClassBatch
+from lcmat.condensation.matching_step import Limits, Pair, Stored, limits, matching_gradient, unit_map
 from lcmat.condensation.synthetic import decoded
 from tests import oracles
 from tests.matching import CLASSES, MATCHINGS, Tiny, problem, seeded
@@ -28,7 +29,7 @@ def plain_loss(network, matching, images: Tensor, pairs: list[Pair], factor: int
             n = len(inputs)
             weights = torch.full((n,), 1 / n, dtype=inputs.dtype)
             labels = torch.full((n,), pair.label)
-            found.append(matching.statistics(network, inputs, labels, weights, [n], True))
+            found.append(matching.statistics(network, ClassBatch(inputs, labels, weights, [n]), True))
         total = total + matching.loss(*found, torch.tensor([len(x)]), torch.tensor([len(s)])).sum()
     return total
 
@@ -51,7 +52,7 @@ def test_a_step_is_that_of_the_plain_loop(matching, way: Limits) -> None:
         images, pairs = problem(strategy)
         x = images.clone().requires_grad_()
         expected = plain_loss(network, matching, x, pairs)
-        loss, gradient = matching_gradient(network, matching, images, pairs, lambda x: x, limit=way)
+        loss, gradient = matching_gradient(network, matching, Stored(images, lambda x: x), pairs, limit=way)
         torch.testing.assert_close(loss, expected.detach())
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0])
 
@@ -64,7 +65,7 @@ def test_a_step_with_several_images_stored_in_one(matching, way: str) -> None:
     x = images.clone().requires_grad_()
     expected = plain_loss(network, matching, x, pairs, factor=2)
     decode = partial(decoded, factor=2)
-    loss, gradient = matching_gradient(network, matching, images, pairs, decode, factor=2, limit=WAYS[way])
+    loss, gradient = matching_gradient(network, matching, Stored(images, decode, 2), pairs, limit=WAYS[way])
     torch.testing.assert_close(loss, expected.detach())
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0])
 
@@ -76,7 +77,7 @@ def test_a_step_against_finite_differences(matching) -> None:
     network.act = nn.Softplus()  # smooth, where ReLU has corners
     images, pairs = problem(IDC_MATCHING)
     direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    _, gradient = matching_gradient(network, matching, images, pairs, lambda x: x)
+    _, gradient = matching_gradient(network, matching, Stored(images, lambda x: x), pairs)
     step = 1e-5
     high, low = (plain_loss(network, matching, images + t * direction, pairs).item() for t in (step, -step))
     assert float((gradient * direction).sum()) == pytest.approx((high - low) / (2 * step), rel=1e-5)
@@ -87,11 +88,11 @@ def test_threads_give_the_same_step_bit_for_bit() -> None:
     images, pairs = problem(DSA, size=8)
     images, pairs = images.float(), [Pair(p.label, p.real.float(), p.rows, p.draw) for p in pairs]
     for matching in (MATCHINGS["features"], MATCHINGS["curvature"]):
-        alone = matching_gradient(network, matching, images, pairs, lambda x: x)
+        alone = matching_gradient(network, matching, Stored(images, lambda x: x), pairs)
         torch.set_num_threads(2)
         try:
             with unit_map(torch.device("cpu"), 3) as map_units:
-                threads = matching_gradient(network, matching, images, pairs, lambda x: x, map_units=map_units)
+                threads = matching_gradient(network, matching, Stored(images, lambda x: x), pairs, map_units=map_units)
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(1)
@@ -110,7 +111,9 @@ def test_the_graph_does_not_grow_with_the_images() -> None:
 
     network = seeded(Counting)
     images, pairs = problem(stored=(40, 1, 30), real=(70, 4, 6))
-    matching_gradient(network, MATCHINGS["curvature"], images, pairs, lambda x: x, limit=Limits(16, 8, together=True))
+    matching_gradient(
+        network, MATCHINGS["curvature"], Stored(images, lambda x: x), pairs, limit=Limits(16, 8, together=True)
+    )
     assert max(seen) <= 16
     assert sum(seen) == 70 + 4 + 6 + 40 + 30  # the statistics of synthetic classes that do not fit, before the gradient
     assert max(in_graph) <= 8

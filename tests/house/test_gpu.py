@@ -14,7 +14,7 @@ from lcmat import data
 from lcmat.__main__ import main as command
 from lcmat.analysis.analyses import ANALYSES
 from lcmat.augmentation.siamese import DSA, Draw
-from lcmat.condensation.matching_step import Pair, matching_gradient
+from lcmat.condensation.matching_step import Pair, Stored, matching_gradient
 from lcmat.selection.context import Context
 from lcmat.training import Checkpoint, Compute, Recipe, Watch, accuracy, train
 from methods import get, select
@@ -188,9 +188,9 @@ def test_every_network_trains(name: str) -> None:
 def test_a_matching_step_is_the_cpus(name: str) -> None:
     network = seeded(lambda: nets.build("ConvNet3", 3, 2, 8)).double()
     images, pairs = problem(DSA, size=8)
-    here = matching_gradient(network, MATCHINGS[name], images, pairs, lambda x: x)
+    here = matching_gradient(network, MATCHINGS[name], Stored(images, lambda x: x), pairs)
     moved = [Pair(pair.label, pair.real.to(GPU), pair.rows, _moved(pair.draw)) for pair in pairs]
-    there = matching_gradient(network.to(GPU), MATCHINGS[name], images.to(GPU), moved, lambda x: x)
+    there = matching_gradient(network.to(GPU), MATCHINGS[name], Stored(images.to(GPU), lambda x: x), moved)
     for one, other in zip(here, there, strict=True):
         torch.testing.assert_close(other.cpu(), one)
 

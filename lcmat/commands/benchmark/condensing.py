@@ -13,7 +13,7 @@ from lcmat.augmentation import siamese
 from lcmat.commands.benchmark import plain_condensing
 from lcmat.commands.benchmark.measuring import Report
 from lcmat.condensation.matching import Matching, curvature_matching, feature_matching
-from lcmat.condensation.matching_step import Pair, matching_gradient, unit_map
+from lcmat.condensation.matching_step import Pair, Stored, matching_gradient, unit_map
 from lcmat.hardware import make_repeatable
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def _condense(args, folder: Path) -> Path:
         seconds: dict[str, list[float]] = {"ours": [], "plain": []}
         with unit_map(CPU, CLASSES) as map_units:
             steps = {
-                "ours": lambda: matching_gradient(network, matching, images, pairs, same, map_units=map_units)[1],  # noqa: B023
+                "ours": lambda: matching_gradient(network, matching, Stored(images, same), pairs, map_units)[1],  # noqa: B023
                 "plain": lambda: plain_step(name, network, images, pairs),  # noqa: B023
             }
             for run in range(args.runs + 1):  # the first sets things up
@@ -102,7 +102,7 @@ def _condense(args, folder: Path) -> Path:
 def _convolutions(network: nn.Module, matching: Matching, images: Tensor, pairs: list[Pair]) -> float:
     """Return the share of our step's time that convolutions take, classes one after another."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        matching_gradient(network, matching, images, pairs, lambda x: x)
+        matching_gradient(network, matching, Stored(images, lambda x: x), pairs)
     times = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     return sum(time for name, time in times.items() if "convolution" in name) / sum(times.values())
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcmat.augmentation.siamese import applied
-from lcmat.condensation.class_statistics import closed_form_moments
+from lcmat.condensation.class_statistics import ClassBatch, closed_form_moments
 from lcmat.condensation.matching import variance
 from lcmat.condensation.matching_step import Pair
 
@@ -55,5 +55,7 @@ def _one_side(network: nn.Module, inputs: Tensor, label: int, graph: bool) -> tu
     gradients = torch.autograd.grad(loss, list(network.parameters()), create_graph=graph, retain_graph=True)
     weights = torch.full((len(inputs),), 1 / len(inputs))
     with torch.set_grad_enabled(graph):
-        moments = closed_form_moments(network.head, features, logits, labels, weights, [len(inputs)], graph)
+        moments = closed_form_moments(
+            network.head, features, logits, ClassBatch(inputs, labels, weights, [len(inputs)]), graph
+        )
     return gradients, moments
