@@ -1,7 +1,10 @@
-"""The device and precision to compute in, and what the machine is."""
+"""The device and precision to compute in, the cores that there are for it, and what the machine is."""
 
+import math
+import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -46,6 +49,25 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use: those of its affinity, at most its control groups' quota, rounded up.
+
+    The machine may have far more: a container with 2 of 64 cores sees all 64. root: what /proc and /sys lie in.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas(root))]))
+
+
+def default_threads() -> int:
+    """Return how many threads to compute with unless told: PyTorch's choice, but no more than `cores`.
+
+    What the user says by OMP_NUM_THREADS or MKL_NUM_THREADS is PyTorch's choice, and holds.
+    """
+    chosen = torch.get_num_threads()
+    said = any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
+    return chosen if said else min(chosen, cores())
+
+
 def processor(device: torch.device) -> str:
     """Return the model of the GPU or CPU, as far as it is known, and what instructions PyTorch uses on a CPU."""
     if device.type == "cuda":
@@ -64,6 +86,44 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield in cores what the control groups of this process, and those that these are in, leave it.
+
+    Version 2 has a file cpu.max, "QUOTA PERIOD" or "max PERIOD"; version 1 two files, a quota of -1 for none. A path
+    that /proc names may be the host's, which is not to be seen in a container: then its own group lies at the top.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    mounts = root / "sys/fs/cgroup"
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if not controllers:
+            tops = (mounts, mounts / "unified")
+        elif "cpu" in controllers.split(","):
+            tops = (mounts / controllers, mounts / "cpu")
+        else:
+            continue
+        group = Path(path.lstrip("/"))
+        for top in tops:
+            for folder in (group, *group.parents):
+                quota, period = _quota(top / folder, version=1 if controllers else 2)
+                if quota > 0 and period > 0:
+                    yield quota / period
+
+
+def _quota(folder: Path, version: int) -> tuple[int, int]:
+    """Return quota and period of a control group; (0, 0) where it has none."""
+    try:
+        if version == 2:
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota), int(period)
+    except (OSError, ValueError):  # no such group, or "max"
+        return 0, 0
 
 
 def _cpu() -> dict[str, object]:

@@ -20,6 +20,7 @@ OF_A_MATRIX, OF_VECTORS = 0.5, 0.25
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
+_sharers: ContextVar[int] = ContextVar("sharers", default=1)
 
 
 @contextmanager
@@ -35,10 +36,20 @@ def limited(size: int | str | None) -> Iterator[None]:
         _limit.reset(token)
 
 
+@contextmanager
+def shared_by(sharers: int) -> Iterator[None]:
+    """Let each of so many that work side by side use its share of the memory."""
+    token = _sharers.set(_sharers.get() * sharers)
+    try:
+        yield
+    finally:
+        _sharers.reset(token)
+
+
 def fits(count: int, share: float, device: torch.device | str = "cpu") -> bool:
-    """Tell whether `count` bytes are within `share` of the limit on the device."""
+    """Tell whether `count` bytes are within `share` of the limit on the device, or of one's part of it."""
     limit = _limit.get()
-    return count <= share * (SHARE * free(torch.device(device)) if limit is None else limit)
+    return count * _sharers.get() <= share * (SHARE * free(torch.device(device)) if limit is None else limit)
 
 
 def parse_size(size: int | str) -> int:

@@ -17,7 +17,7 @@ from lcmat import data
 from lcmat.command_line.registry import Registry
 from lcmat.command_line.request import Request, Source, request_of
 from lcmat.errors import UserError
-from lcmat.hardware import choose_device, choose_precision
+from lcmat.hardware import choose_device, choose_precision, default_threads
 from lcmat.memory_limit import limited
 from lcmat.runs.evaluation import suited
 from lcmat.runs.job import Job, check
@@ -40,12 +40,13 @@ def planned(several: Iterable[argparse.Namespace], registry: Registry) -> Iterat
 def machine(requests: list[Request]) -> Iterator[None]:
     """Let PyTorch use as many threads, and selection as much memory, as the requests say, if they say so.
 
+    Unless they do, PyTorch uses no more threads than this process may use cores.
+
     Raises UserError where they do not agree.
     """
     threads = _agreed("threads", "computes with one number of threads", requests)
     memory = _agreed("memory", "has one limit", requests)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(default_threads() if threads is None else threads)
     with limited(memory):
         yield
 

@@ -1,6 +1,5 @@
 """Reading many images at once, with a progress bar."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,10 +7,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lcmat.hardware import cores
+
 
 def in_threads(read: Callable[[object], object], items: Sequence[object], what: str) -> Iterator[object]:
     """Yield read(item) for every item, in order; image codecs release the interpreter lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(read, items, chunksize=64) if items else iter(())
         try:
             yield from tqdm(results, total=len(items), desc=what, disable=None, leave=False)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from lcmat import seeds
 from lcmat.data.depth import EIGHT_BITS, Depth
 from lcmat.errors import UserError
+from lcmat.hardware import cores
 
 Batch = tuple[Tensor, Tensor, Tensor]  # uint8 images (b, c, h, w), labels (b,), positions in the split (b,)
 
@@ -89,7 +90,7 @@ class FileSplit:
     image_shape: tuple[int, int, int]
     root: Path
     depth: Depth = EIGHT_BITS
-    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    workers: int = field(default_factory=lambda: min(4, cores()))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,13 +15,14 @@ from tqdm import tqdm
 from lcmat import seeds
 from lcmat.errors import UserError
 from lcmat.last_layer import parameters_per_class
-from lcmat.memory_limit import limited
+from lcmat.memory_limit import limited, shared_by
 from lcmat.method_options import checked_flag, checked_seed
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
 from lcmat.selection.method import CONTEXT_NEEDS, Method, Picks
 from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
+from lcmat.workers import allowed, as_done
 
 
 def select_with(
@@ -100,16 +102,28 @@ def _selected(
 
 
 def _each(asked: _Asked, groups: dict[int, Tensor], budgets: list[int], options: Mapping[str, object]) -> list[Picks]:
-    """Return the picks of each group, one group after the other."""
-    # Silent where it takes no time, or output is no terminal.
-    quiet = None if len(asked.signals) >= 10_000 and len(groups) > 1 else True
-    bar = tqdm(groups.items(), desc=asked.method.name, disable=quiet, leave=False)
-    picks = []
-    for (number, group), size in zip(bar, budgets, strict=True):
+    """Return the picks of each group, found side by side, the largest group first.
+
+    One after the other where a GPU computes, or networks, whose state groups would share.
+    """
+    tasks = sorted(zip(groups.items(), budgets, strict=True), key=lambda task: -len(task[0][1]))
+    most = 1 if asked.method.needs_context else allowed(asked.signals.labels.device)
+
+    def pick(task: tuple[tuple[int, Tensor], int]) -> Picks:
+        (number, group), size = task
         part, more = asked.part(number, group)
         generator = seeds.generator(asked.seed, "select", number)
-        picks.append(asked.method.pick(part, size, generator, **more, **options))
-    return picks
+        return asked.method.pick(part, size, generator, **more, **options)
+
+    # Silent where it takes no time, or output is no terminal.
+    quiet = None if len(asked.signals) >= 10_000 and len(groups) > 1 else True
+    found: dict[int, Picks] = {}
+    bar = tqdm(total=len(tasks), desc=asked.method.name, disable=quiet, leave=False)
+    with bar, shared_by(min(most, len(tasks))), closing(as_done(pick, tasks, most)) as results:
+        for done, picks in results:
+            found[tasks[done][0][0]] = picks
+            bar.update()
+    return [found[number] for number in groups]
 
 
 def _validation_of(signals: Signals, label: int) -> Signals:
