@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lcmat.block_sizes import at_once
-from lcmat.distances.vectors import euclidean
+from lcmat.distances.neighbours import nearest_others
 from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
 from lcmat.selection.context import Context
@@ -14,9 +14,6 @@ from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
 from lcmat.training import evaluation_mode
-
-# Distances that differ by less than this share are equal to rounding.
-NEIGHBOUR_TIE = 1e-12
 
 
 def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: int = 10) -> Picks:
@@ -34,26 +31,6 @@ def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: i
     parts = torch.arange(len(p), device=p.device).split(max(1, at_once().elements // (nearest.shape[1] * p.shape[1])))
     divergence = [(p[nearest[own]] * (log_p[nearest[own]] - log_p[own, None])).sum(2).mean(1) for own in parts]
     return Picks(ranked(torch.cat(divergence), budget))
-
-
-def nearest_others(features: Tensor, count: int) -> Tensor:
-    """Return for each of n samples the `count` nearest others, (n, count), ties to the lowest index."""
-    distance = euclidean(features)
-    n = len(distance)
-    found = []
-    for part in torch.arange(n, device=features.device).split(max(1, at_once().elements // n)):
-        rows = distance.rows(part)
-        rows[torch.arange(len(part)), part] = torch.inf
-        values, indices = rows.topk(count, dim=1, largest=False)
-        farthest = values.amax(1, keepdim=True)
-        within = (rows <= farthest * (1 + NEIGHBOUR_TIE)).sum(1) > count
-        for row in within.nonzero()[:, 0].tolist():  # more candidates than places: topk takes any of them
-            surely = (rows[row] < farthest[row] * (1 - NEIGHBOUR_TIE)).nonzero()[:, 0]
-            tied = (rows[row] <= farthest[row] * (1 + NEIGHBOUR_TIE)).nonzero()[:, 0]
-            tied = tied[~torch.isin(tied, surely)]
-            indices[row] = torch.cat([surely, tied])[:count]
-        found.append(indices)
-    return torch.cat(found)
 
 
 def deep_fool(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from lcmat.errors import UserError, lookup
+from lcmat.selection.difficulty import SCORES, difficulty, forgetting_counts, needs_of
 from lcmat.selection.method import Method, Picks
-from lcmat.selection.ranking import ranked
+from lcmat.selection.ranking import TOO_LARGE, ranked
 from lcmat.signals.signals import Signals
 
 
@@ -17,9 +18,8 @@ def forgetting(signals: Signals, budget: int, generator: torch.Generator) -> Pic
     What was never right counts as forgotten infinitely often. Counts are small integers, so most samples tie; ties
     are broken at random, for the order of a file may mean something.
     """
-    right = signals.dynamics["correctness"].bool()
-    count = (right[:-1] & ~right[1:]).sum(0).double()
-    count[~right.any(0)] = torch.inf
+    count, never = forgetting_counts(signals)
+    count[never] = torch.inf
     shuffled = torch.randperm(len(signals), generator=generator).to(count.device)
     return Picks(shuffled[ranked(count[shuffled], budget)])
 
@@ -35,15 +35,19 @@ def ccs(
     beta: float = 0.3,
     bins: int = 50,
     margin: str = "probability",
+    score: str = "AUM",
 ) -> Picks:
     """Choose evenly over the range of difficulty, without the hardest (Zheng et al., ICLR 2023, Algorithm 1).
 
     Difficulty is the area under the margin, the mean over epochs of score_y − max_{c≠y} score_c: low is hard. Scores
     are probabilities as in the paper's code, or logits as where the measure comes from (Pleiss et al., NeurIPS 2020).
-    The share `beta` of lowest values is dropped (fewer, if the budget needs them); the rest falls into `bins` bins of
-    equal width, from each of which equally many are drawn at random, what a small bin lacks coming from the others.
+    Other measures: `score` (`lcmat.selection.difficulty`). The share `beta` of the hardest is dropped (fewer, if the
+    budget needs them); the rest falls into `bins` bins of equal width, from each of which equally many are drawn at
+    random, what a small bin lacks coming from the others.
     """
-    area = signals.dynamics[MARGINS[margin]].double().mean(0)
+    area = signals.dynamics[MARGINS[margin]].double().mean(0) if score == "AUM" else -difficulty(signals, score)
+    if not bool(torch.isfinite(area).all()):
+        raise UserError(TOO_LARGE)
     dropped = min(int(beta * len(area) + 1e-9), len(area) - budget)  # 0.29 · 100 is a little less than 29
     kept = area.sort(stable=True).indices[dropped:].sort().values
     bin_of = _bins(area[kept], bins)
@@ -65,22 +69,27 @@ def _bins(values: Tensor, count: int) -> Tensor:
     return ((values - low) / (high - low) * count).long().clamp(max=count - 1)
 
 
-def resolve_ccs(classes: int, features: int, beta: float, bins: int, margin: str) -> dict[str, object]:
+def resolve_ccs(classes: int, features: int, beta: float, bins: int, margin: str, score: str) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 0 <= beta < 1:
         raise UserError(f"beta must be at least 0 and below 1, not {beta}")
     if bins < 1:
         raise UserError(f"bins must be a whole number of at least 1, not {bins}")
-    return {"beta": float(beta), "bins": int(bins), "margin": lookup("margin", str(margin), MARGINS)}
+    score, margin = lookup("score", str(score), SCORES), lookup("margin", str(margin), MARGINS)
+    # Of another score than AUM, the margin is not read.
+    margin = margin if score == "AUM" else CCS.unrecorded["margin"]
+    return {"beta": float(beta), "bins": int(bins), "margin": margin, "score": score}
 
 
 def needs_of_ccs(options: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the margin that CCS reads."""
+    """Return what CCS's score is computed from."""
+    if lookup("score", str(options.get("score", "AUM")), SCORES) != "AUM":
+        return needs_of(options["score"])
     return (f"dynamics.{MARGINS[lookup('margin', str(options.get('margin', 'probability')), MARGINS)]}",)
 
 
 FORGETTING = Method("Forgetting", forgetting, needs=("dynamics.correctness",))
 CCS = Method(
     "CCS", ccs, needs=("dynamics.probability_margin",), nested=False, resolve=resolve_ccs, needs_under=needs_of_ccs,
-    unrecorded={"margin": "logit"},  # records made before there was a choice are of logits
+    unrecorded={"margin": "logit", "score": "AUM"},  # records made before there was a choice are of logits
 )  # fmt: skip

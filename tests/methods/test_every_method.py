@@ -31,7 +31,7 @@ pytestmark = [
 # Methods that draw at random, or whose first pick is a tie of all samples (every one has similarity 1 to itself).
 DEPENDS_ON_ORDER = {
     "Uniform", "Full", "Forgetting", "CCS", "kCenterGreedy", "ContextualDiversity", "LogDeterminant", "Probabilistic",
-    "LBCS", "FirstInOrder",
+    "LBCS", "FirstInOrder", "DUAL", "D2",
 }  # fmt: skip
 # Gradients of the last layer know the bias, to which the scale of the features matters; these read features alone.
 SCALE_FREE = ("Herding", "kCenterGreedy", "Moderate", "CAL")

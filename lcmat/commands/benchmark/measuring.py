@@ -42,6 +42,8 @@ def synthetic_signals(samples: int, features: int, classes: int, seed: int = 0) 
         "correctness": torch.rand(10, samples, generator=draw) < 0.9,
         "probability_margin": (torch.randn(10, samples, generator=draw) + 3).tanh(),
     }
+    more = torch.Generator().manual_seed(1)  # so that the rest stays as it was
+    dynamics |= {name: torch.rand(10, samples, generator=more) for name in ("error_norm", "loss", "change")}
     several = [
         Signals(main.features, main.logits + torch.randn(main.logits.shape, generator=draw), main.labels)
         for _ in range(10)
