@@ -22,6 +22,7 @@ class BlockSizes:
     exact_rows: rows formed at once for gains by definition, of which few are needed.
     least_bounds, most_bounds: rows formed at once for bounds, twice as many each time.
     images: that pass through a network at once on a CPU, in whose cache they stay; images_elsewhere: on other devices.
+    landscape_images: of a part of a landscape, which is kept once it is done.
     """
 
     elements: int = 2**21
@@ -34,6 +35,7 @@ class BlockSizes:
     most_bounds: int = 512
     images: int = 250
     images_elsewhere: int = 2000
+    landscape_images: int = 250
 
 
 _sizes: ContextVar[BlockSizes] = ContextVar("sizes", default=BlockSizes())  # noqa: B039 (frozen)

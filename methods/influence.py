@@ -7,24 +7,17 @@ from torch import Tensor
 
 from lcmat import memory_limit
 from lcmat.distances.vectors import symmetric
+from lcmat.effort import effort
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors, parameters_per_class, probabilities
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, first_largest
 from lcmat.signals.signals import Signals
 
-# Up to this many parameters of the last layer the Hessian is exact; beyond, a Kronecker product stands for it.
-EXACT_PARAMETERS = 8192
-# Up to this many, influences are in float64, beyond in float32, from an inverse in float64.
-DOUBLE_PARAMETERS = 2048
 # A mean curvature below this is none.
 TINY = 1e-280
-# Up to this many samples both the kept and the removed set are grown, beyond only the smaller one.
-BOTH_WAYS = 20_000
 # Samples whose part of the Hessian is summed at once.
 ROWS = 2048
-# Samples on each side among which swaps are looked for.
-SHORTLIST = 512
 
 
 def influential(
@@ -53,7 +46,7 @@ def influential(
 def _check_memory(signals: Signals, samples: int) -> None:
     """Raise UserError where the influences of the largest group do not fit into what is free."""
     width = (signals.logits.shape[1] - 1) * parameters_per_class(signals)
-    size = (2 if width > EXACT_PARAMETERS else 1) * samples * width * 8
+    size = (2 if width > effort().exact_parameters else 1) * samples * width * 8
     if size > memory_limit.free(signals.labels.device):
         raise UserError(
             f"Influential needs {size / 1e9:.1f} GB for the influences of {samples:,} samples at once, which is more "
@@ -69,9 +62,9 @@ def keep(vectors: Tensor, budget: int, swaps: int) -> Tensor:
     if memory_limit.fits(n**2 * vectors.element_size(), memory_limit.OF_A_MATRIX, vectors.device):
         gram = symmetric(n, lambda index, start: vectors[index] @ vectors[start:].T)
     tries = []
-    if n <= BOTH_WAYS or budget <= n - budget:
+    if n <= effort().both_ways or budget <= n - budget:
         tries.append(_greedy(vectors, gram, total, budget, subtract=True))
-    if n <= BOTH_WAYS or budget > n - budget:
+    if n <= effort().both_ways or budget > n - budget:
         removed = _greedy(vectors, gram, torch.zeros_like(total), n - budget, subtract=False)
         left = torch.ones(n, dtype=torch.bool, device=vectors.device)
         left[removed] = False
@@ -108,7 +101,7 @@ def _swapped(vectors: Tensor, gram: Tensor | None, kept: Tensor, swaps: int) -> 
     for _ in range(swaps if len(out) else 0):
         # ‖rest − v_i + v_j‖² − ‖rest‖² for i back into the kept set and j out of it
         back, away = squared_norm[out] - 2 * inner[out], squared_norm[kept] + 2 * inner[kept]
-        i, j = (side.topk(min(SHORTLIST, len(side)), largest=False).indices for side in (back, away))
+        i, j = (side.topk(min(effort().shortlist, len(side)), largest=False).indices for side in (back, away))
         between = vectors[out[i]] @ vectors[kept[j]].T if gram is None else gram[out[i]][:, kept[j]]
         change = back[i, None] + away[j] - 2 * between
         best = int(change.argmin())
@@ -129,8 +122,8 @@ def _influence(signals: Signals, damping: float) -> Callable[[Tensor], Tensor]:
     # a sums to zero over the classes, and H maps such vectors to such: one class less, in an orthonormal basis.
     basis = _zero_sum_basis(p.shape[1]).to(p)
     width = basis.shape[1] * h.shape[1]
-    dtype = torch.float64 if width <= DOUBLE_PARAMETERS else torch.float32
-    if width <= EXACT_PARAMETERS:
+    dtype = torch.float64 if width <= effort().double_parameters else torch.float32
+    if width <= effort().exact_parameters:
         inverse = _damped_inverse(_hessian(p, h, basis), damping).to(dtype)
         return lambda i: _outer((a[i] @ basis).to(dtype), h[i].to(dtype)) @ inverse
     # The eigenvectors of a Kronecker product are those of its factors; in their basis it is divided by.

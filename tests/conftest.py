@@ -4,14 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
 from lcmat import data
+from lcmat.block_sizes import sized
+from lcmat.effort import limited_effort
 from lcmat.training import Compute
-from tests.harness import ROOT
+from tests.harness import ROOT, Setting
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,20 @@ def digits() -> data.Dataset:
 def compute(digits: data.Dataset) -> Compute:
     """The CPU in float32."""
     return Compute(torch.device("cpu"), torch.float32, digits.mean, digits.std)
+
+
+@pytest.fixture
+def efforts() -> Iterator[Setting]:
+    """Set thresholds of `lcmat.effort` for the rest of a test."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(limited_effort(**changes))
+
+
+@pytest.fixture
+def block_sizes() -> Iterator[Setting]:
+    """Set sizes of `lcmat.block_sizes` for the rest of a test."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(sized(**changes))
 
 
 @pytest.fixture(scope="session")

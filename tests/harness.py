@@ -8,6 +8,8 @@ import main
 from lcmat.command_line.options import run_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
+# Sets values by name for the rest of a test.
+Setting = Callable[..., object]
 # Digits, a perceptron and one epoch: a run of a fraction of a second, the same on every machine but for rounding.
 TINY = (
     *("--dataset", "digits", "--model", "MLP", "--fraction", "0.05", "--selection_epochs", "1", "--epochs", "1"),

@@ -18,12 +18,10 @@ from tqdm import tqdm
 from lcmat.analysis import loss_surface
 from lcmat.analysis.groups import Case, Group, Row
 from lcmat.analysis.loss_difference import sharpness
+from lcmat.block_sizes import at_once
 from lcmat.distances.loss_curvature import LossCurvatureDistance
 from lcmat.last_layer import dominant_dimensions, hessian_factors, hessian_variance
 from lcmat.signals.signals import Signals
-
-# A landscape is kept in the cache in parts of so many images.
-PART = 250
 
 
 @dataclass(frozen=True)
@@ -181,7 +179,7 @@ def _of_t(group: Group, count: int) -> Row:
 def _losses(group: Group, how: How, images: Tensor, places: list[float]) -> Tensor:
     """Return each image's loss at each point, (points, points, n); subsets share images, so each is taken once."""
     what = {"analysis": "landscape", "points": how.points, "span": how.span, "precision": str(how.network_precision)}
-    parts = images.split(PART)
+    parts = images.split(at_once().landscape_images)  # each is kept in the cache once it is done
     found = []
     for number, part in enumerate(parts, 1):
         label = f"landscape of seed {group.seed}, part {number} of {len(parts)}"

@@ -1,4 +1,17 @@
-"""What a distance offers, and who asks for it."""
+"""What a distance offers, and who asks for it.
+
+class                   D                                     rows   block, among   lower
+LossCurvatureDistance   Eq. 10                                tiles  tiles          float32 products
+VectorDistance          ‖x_i − x_j‖, x formed in blocks       tiles  tiles          none
+CosineDistance          ½ − ½ cos(x_i, x_j), x = a ⊗ h        tiles  tiles          none
+SymmetricDivergence     ½ KL(p_i ‖ p_j) + ½ KL(p_j ‖ p_i)     tiles  k-center does not ask
+Nearby                  another, bounded (as released)        as the other          none
+Matrix, Part            held whole, and parts of it           looked up             none
+
+exact, held:    D (n, n) → gains of all, updated after each pick
+exact, lazy:    lower bounds of D → upper bounds of gains → of the few that could win: rows of D → gains
+approximate:    rows to some clients (b, p), blocks, and the same again among a part
+"""
 
 from __future__ import annotations
 
@@ -32,6 +45,10 @@ class Distance(Clients, Protocol):
 
     def among(self, index: Tensor) -> Distance:
         """Return the distances among the samples at `index`; the exact greedy does not ask for it either."""
+
+    def lower(self) -> Tiles | None:
+        """Return numbers that are never above the distances and cheaper, if there are any; the lazy greedy asks."""
+        return None
 
 
 class Tiles(Protocol):

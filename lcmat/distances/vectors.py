@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
+from lcmat.distances.protocol import Tiles
 
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
@@ -94,6 +95,10 @@ class RepresentativeDistance(ABC):
     def among(self, index: Tensor) -> Among:
         """Return the distances among the samples at `index`, whose vectors are formed once if they fit into memory."""
         return Among(self, index)
+
+    def lower(self) -> Tiles | None:
+        """There are no cheap lower bounds, unless a subclass knows some."""
+        return None
 
     def _tiles(self, index: Tensor, columns: Tensor | slice) -> Tensor:
         """Return D[index, columns], formed in tiles that stay in the processor's cache."""

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Distance
+from lcmat.effort import effort
 from lcmat.errors import UserError, lookup
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover, check_budget
@@ -30,16 +31,8 @@ GREEDY = ("exact", "stochastic", "partition")
 EPSILON = 0.1
 # Rows that gains are taken over, unless told: at least so many, and so many for each pick.
 SAMPLED_ROWS, ROWS_FOR_EACH_PICK = 20_000, 5
-# Samples of a part, unless told: its matrix is quickly formed and held.
-PART = 10_000
 # A part chooses at most this share of its samples, or so many times its share of what is wanted.
 SHARE_OF_A_PART, TIMES_ITS_SHARE = 0.1, 3
-# All parts together offer that many times what is wanted, or as many as this: minutes to choose from.
-OFFERED = 20_000
-# Distances that are measured to tell which solution is the best: a minute.
-JUDGEMENTS = 2**28
-# Distances that are measured for the cost of a selection: seconds to a minute. Beyond, it is estimated.
-EVALUATIONS = 2**30
 
 
 def greedy_options(greedy: str, rows: int | None, parts: int | None) -> dict[str, object]:
@@ -145,7 +138,7 @@ def partition(
     """
     n, device = len(distance), distance.device
     if parts is None:
-        parts = max(1, min(-(-n // PART), n // (2 * budget)))
+        parts = max(1, min(-(-n // effort().part), n // (2 * budget)))
     order, parts = torch.randperm(n, generator=generator).to(device), min(parts, n)
     least = TIMES_ITS_SHARE * -(-budget // parts)
     chosen = []
@@ -153,7 +146,7 @@ def partition(
         part = part.sort().values
         wanted = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), least), len(part))
         chosen.append(part[facility_location(distance.among(part), wanted).indices])
-    offered = torch.cat([picks[: max(OFFERED // parts, least)] for picks in chosen])
+    offered = torch.cat([picks[: max(effort().offered // parts, least)] for picks in chosen])
     clients = _some(n, rows, generator, device)
     positions = torch.arange(len(clients) + len(offered), device=device)
     both = distance.among(torch.cat([clients, offered]))
@@ -163,7 +156,7 @@ def partition(
     if len(solutions) == 1:
         return found
     # Not the rows that the second round was fitted to.
-    judges = _some(n, min(rows, max(1, JUDGEMENTS // (len(solutions) * budget))), generator, device)
+    judges = _some(n, min(rows, max(1, effort().judgements // (len(solutions) * budget))), generator, device)
     costs = [float(nearest_distances(distance, solution, judges).sum()) for solution in solutions]
     return solutions[costs.index(min(costs))]
 
@@ -219,7 +212,7 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     cluster sizes, 1 for the pick and a share of the others, still sum to n.
     """
     n, m, device = len(distance), len(picks), distance.device
-    count = max(2, EVALUATIONS // m - m)  # of the others
+    count = max(2, effort().evaluations // m - m)  # of the others
     if n - m <= count:
         clients, own, weight = torch.arange(n, device=device), picks, 1.0
     else:

@@ -11,14 +11,13 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from lcmat.block_sizes import at_once
-from lcmat.distances.protocol import Tiles
+from lcmat.distances.protocol import Distance, Tiles
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 
@@ -32,23 +31,11 @@ NOT_FINITE = "distances are not finite: the signals are too large; scale the fea
 ABOVE = 1 + 2.0**-22
 
 
-class Rows(Protocol):
-    """Pairwise distances of n samples; see `facility_location.Distance`."""
-
-    device: torch.device
-
-    def __len__(self) -> int:
-        """Return n."""
-
-    def rows(self, index: Tensor | slice, start: int = 0) -> Tensor:
-        """Return D[index, start:], a new tensor."""
-
-
 @dataclass(frozen=True)
 class Themselves:
     """The distances as their own lower bounds, where there are no cheaper ones."""
 
-    distance: Rows
+    distance: Distance
 
     @property
     def most(self) -> int:
@@ -62,14 +49,13 @@ class Themselves:
 
 
 @torch.inference_mode()  # small operations cost less
-def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], Moves, float]:
+def lazy_greedy(distance: Distance, budget: int) -> tuple[list[int], list[float], Moves, float]:
     """Choose `budget` of the n samples, each the one that lowers the cost most, ties to the lowest index.
 
-    A distance that has a method `lower` gives its `Tiles` by it, or None.
     Returns the picks, the cost after each, the samples that each took from the earlier ones, and the sum of the
     `budget` largest gains that are left.
     """
-    lower = (distance.lower() if hasattr(distance, "lower") else None) or Themselves(distance)
+    lower = distance.lower() or Themselves(distance)
     upper, current = _all_bounds(lower, len(distance), None, distance.device), None
     picks, costs, moves = [], [], Moves(distance.device)
     for number in tqdm(range(budget), desc="facility location", disable=None, leave=False):
@@ -92,7 +78,7 @@ def lazy_greedy(distance: Rows, budget: int) -> tuple[list[int], list[float], Mo
 
 
 def _best_by_upper_bound(
-    upper: Tensor, distance: Rows, lower: Tiles, current: Tensor | None, cost: float | None
+    upper: Tensor, distance: Distance, lower: Tiles, current: Tensor | None, cost: float | None
 ) -> int:
     """Return the candidate of largest gain, given upper bounds of all gains (n,), which become closer.
 
@@ -126,7 +112,7 @@ def _largest(values: Tensor, count: int) -> Tensor:
     return index[values > -math.inf]
 
 
-def _gains(distance: Rows, current: Tensor | None, index: Tensor) -> Tensor:
+def _gains(distance: Distance, current: Tensor | None, index: Tensor) -> Tensor:
     """Return what the candidates at `index` would take off the cost, by definition; at first, up to a constant."""
     rows = distance.rows(index)
     found = -rows.sum(1) if current is None else torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)

@@ -27,7 +27,7 @@ from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 from lcmat.training import Compute
 from tests import oracles
-from tests.harness import places
+from tests.harness import Setting, places
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 N, CLASSES, WIDTH = 40, 3, 4
@@ -354,12 +354,12 @@ def test_middle_of_each_landscape_is_its_loss(folder: Path) -> None:
 
 
 def test_a_landscape_takes_each_image_once_and_goes_on_where_it_was(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, block_sizes: Setting
 ) -> None:
     """Subsets share images with each other and with T's sample; a stopped run keeps the parts that are done."""
     flags = ["landscape", "--points", "2", "--images", "30", "--seed", "1"]
     taken, whole = [], loss_surface.landscape
-    monkeypatch.setattr(analyses, "PART", 40)
+    block_sizes(landscape_images=40)
 
     def counted(network: nn.Module, split: TensorSplit, *rest: object) -> Tensor:
         if len(taken) == 1 and stop:

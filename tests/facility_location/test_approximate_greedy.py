@@ -27,7 +27,7 @@ from lcmat.last_layer import gradient_factors
 from methods import get, names, select
 from methods.coverage import PreconditionedDistance
 from tests import oracles
-from tests.harness import ROOT
+from tests.harness import ROOT, Setting
 from tests.layouts import LAYOUTS, clusters, duplicates, grid, plane, same, uniform
 from tests.problems import BALANCED, digits, random_problem
 
@@ -361,7 +361,7 @@ def test_a_part_chooses_at_most_a_tenth_or_thrice_its_share(offers: list) -> Non
 
 @pytest.mark.parametrize(("most", "expected"), [(0, 9), (39, 9), (40, 10), (20_000, 10)])
 def test_the_second_round_takes_the_first_of_a_parts_picks(
-    most: int, expected: int, offers: list, monkeypatch: pytest.MonkeyPatch
+    most: int, expected: int, offers: list, monkeypatch: pytest.MonkeyPatch, efforts: Setting
 ) -> None:
     """Thrice its share of 12 samples, rounded up, or a share of what all may offer; it chose a tenth of its samples."""
     seen, inner = [], module.incremental_greedy
@@ -371,14 +371,16 @@ def test_the_second_round_takes_the_first_of_a_parts_picks(
         return inner(second, *rest, **options)
 
     monkeypatch.setattr(module, "incremental_greedy", watching)
-    monkeypatch.setattr(module, "OFFERED", most)
+    efforts(offered=most)
     cover(matrix(plane(uniform(400, 0))), 12, seeded(0), "partition", parts=4)
     assert [len(picks) for _, picks in offers] == [10] * 4
     assert seen == [[j for _, picks in offers for j in picks[:expected]]]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (5 * 10 * 37, 37), (10**9, 600)])
-def test_solutions_are_compared_over_few_rows(most: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_solutions_are_compared_over_few_rows(
+    most: int, expected: int, monkeypatch: pytest.MonkeyPatch, efforts: Setting
+) -> None:
     """As many as the distances of all solutions, 4 parts' and the second round's, to 10 picks each allow."""
     seen, inner = [], module.nearest_distances
 
@@ -387,7 +389,7 @@ def test_solutions_are_compared_over_few_rows(most: int, expected: int, monkeypa
         return inner(distance, picks, clients)
 
     monkeypatch.setattr(module, "nearest_distances", watching)
-    monkeypatch.setattr(module, "JUDGEMENTS", most)
+    efforts(judgements=most)
     D = plane(many_clusters(600, 1))
     check(D, 10, cover(matrix(D), 10, seeded(0), "partition", 600, 4))
     assert len(seen) == 5
@@ -456,12 +458,10 @@ def estimates(D: np.ndarray, picks: list[int], seeds: int) -> list[Cover]:
 
 @pytest.mark.parametrize("layout", [uniform, many_clusters, duplicates], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_estimates_are_unbiased_and_as_sure_as_they_say(
-    layout: object, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_estimates_are_unbiased_and_as_sure_as_they_say(layout: object, share: float, efforts: Setting) -> None:
     """Over 200 seeds: errors in units of what they should be average 0 (within 0.3) and spread 1 (0.7 to 1.35)."""
     n, m, seeds = 500, 10, 200
-    monkeypatch.setattr(module, "EVALUATIONS", int(m * (m + share * (n - m))))
+    efforts(evaluations=int(m * (m + share * (n - m))))
     D = plane(layout(n, 3))
     picks = np.random.default_rng(0).permutation(n)[:m].tolist()
     found = estimates(D, picks, seeds)
@@ -484,8 +484,8 @@ def test_estimates_are_unbiased_and_as_sure_as_they_say(
         assert (one.costs.diff() <= 0).all()
 
 
-def test_equal_samples_keep_a_cluster_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "EVALUATIONS", 5 * 50)
+def test_equal_samples_keep_a_cluster_of_their_own(efforts: Setting) -> None:
+    efforts(evaluations=5 * 50)
     found = covering(matrix(plane(same(100, 0))), torch.tensor([7, 3, 90, 2, 1]), seeded(0))
     np.testing.assert_allclose(found.cluster_sizes.numpy(), [96, 1, 1, 1, 1], rtol=1e-14)
     assert found.costs.tolist() == [0] * 5
@@ -495,11 +495,9 @@ def test_equal_samples_keep_a_cluster_of_their_own(monkeypatch: pytest.MonkeyPat
 @APPROXIMATE
 @pytest.mark.parametrize("budget", [1, 2, 30, 58, 59, 60])
 @pytest.mark.parametrize("evaluations", [1, 300])
-def test_any_budget_can_be_estimated(
-    greedy: str, budget: int, evaluations: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_budget_can_be_estimated(greedy: str, budget: int, evaluations: int, efforts: Setting) -> None:
     """All samples included, of which none is left to be sampled: the cost is then 0."""
-    monkeypatch.setattr(module, "EVALUATIONS", evaluations)
+    efforts(evaluations=evaluations)
     D = plane(uniform(60, 0))
     found = cover(matrix(D), budget, seeded(0), greedy)
     assert len(set(found.indices.tolist())) == budget
@@ -513,12 +511,12 @@ def test_any_budget_can_be_estimated(
 
 @BALANCED
 @APPROXIMATE
-def test_a_subset_whose_cost_is_estimated(greedy: str, balanced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subset_whose_cost_is_estimated(greedy: str, balanced: bool, efforts: Setting) -> None:
     problem = random_problem(5, 300)
     whole = select(problem.signals, "LCMat-S", budget=12, balanced=balanced, greedy=greedy, weights=True)
     assert whole.cost_error == 0
     assert whole.transfers is not None
-    monkeypatch.setattr(module, "EVALUATIONS", 200)
+    efforts(evaluations=200)
     subset = select(problem.signals, "LCMat-S", budget=12, balanced=balanced, greedy=greedy, weights=True)
     assert np.array_equal(subset.indices, whole.indices)
     for one in (whole, subset):

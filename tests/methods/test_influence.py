@@ -12,6 +12,7 @@ from methods import influence as module
 from methods import select
 from methods.influence import keep
 from tests import oracles
+from tests.harness import Setting
 from tests.problems import BALANCED, HEAD, Problem, digits, groups_of, random_problem, sure
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
@@ -123,13 +124,13 @@ def test_influences_of_digits(trained: bool, seen: list[np.ndarray]) -> None:
 
 @BALANCED
 def test_a_kronecker_product_is_exact_where_the_hessian_is_one(
-    balanced: bool, seen: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    balanced: bool, seen: list[np.ndarray], efforts: Setting
 ) -> None:
     """All samples have the same p: (diag p − ppᵀ) ⊗ mean h̃h̃ᵀ."""
     problem = random_problem(0, 50, 4, 4)
     problem.logits[:] = problem.logits[0]
     exact = select(problem.signals, "Influential", fraction=0.3, balanced=balanced)
-    monkeypatch.setattr(module, "EXACT_PARAMETERS", 0)
+    efforts(exact_parameters=0)
     stood_for = select(problem.signals, "Influential", fraction=0.3, balanced=balanced)
     assert stood_for.indices.tolist() == exact.indices.tolist()
     expected = influences(problem)
@@ -139,12 +140,10 @@ def test_a_kronecker_product_is_exact_where_the_hessian_is_one(
     check_same(seen[len(groups) :], wanted, rtol=1e-9, atol=1e-11)
 
 
-def test_a_kronecker_product_is_not_the_hessian_otherwise(
-    seen: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kronecker_product_is_not_the_hessian_otherwise(seen: list[np.ndarray], efforts: Setting) -> None:
     """But for samples that are much alike it is near: mean (diag p − ppᵀ) ⊗ mean h̃h̃ᵀ, formed."""
     problem = random_problem(0, 50, 4, 3)
-    monkeypatch.setattr(module, "EXACT_PARAMETERS", 0)
+    efforts(exact_parameters=0)
     select(problem.signals, "Influential", fraction=0.3, balanced=False)
     p, h = oracles.softmax_parts(problem.logits)[0], oracles.extended(problem.features)
     hessian = np.kron(np.mean([np.diag(row) - np.outer(row, row) for row in p], axis=0), h.T @ h / 50)
@@ -155,11 +154,11 @@ def test_a_kronecker_product_is_not_the_hessian_otherwise(
         check_same(seen, [influences(problem)], rtol=0.01, atol=0.01)
 
 
-def test_float32_influences_are_near(seen: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_influences_are_near(seen: list[np.ndarray], efforts: Setting) -> None:
     problem = random_problem(0, 50, 4, 4)
-    monkeypatch.setattr(module, "DOUBLE_PARAMETERS", 0)
+    efforts(double_parameters=0)
     for exact in (8192, 0):
-        monkeypatch.setattr(module, "EXACT_PARAMETERS", exact)
+        efforts(exact_parameters=exact)
         subset = select(problem.signals, "Influential", fraction=0.3, balanced=False)
         assert len(np.unique(subset.indices)) == 15
     expected = influences(problem)
@@ -232,9 +231,9 @@ def test_greedy_choice_with_products_formed_as_needed() -> None:
             assert keep(torch.from_numpy(vectors), budget, 0).tolist() == expected
 
 
-def test_of_many_samples_only_the_smaller_set_is_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_samples_only_the_smaller_set_is_grown(efforts: Setting) -> None:
     vectors = np.random.default_rng(0).normal(size=(30, 5))
-    monkeypatch.setattr(module, "BOTH_WAYS", 29)
+    efforts(both_ways=29)
     for budget in (5, 25):
         got = keep(torch.from_numpy(vectors), budget, 0).tolist()
         assert got == naive_greedy(vectors, budget, keeping=budget == 5)
@@ -292,12 +291,12 @@ def test_swaps_help_and_are_limited() -> None:
 
 
 @pytest.mark.parametrize("shortlist", [3, 10])
-def test_a_short_list_still_lowers_the_norm(shortlist: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_list_still_lowers_the_norm(shortlist: int, efforts: Setting) -> None:
     ratios = []
     for seed in range(10):
         vectors = torch.from_numpy(np.random.default_rng(seed).normal(size=(60, 6)))
         before = left_over(vectors.numpy(), keep(vectors, 20, 0).numpy())
-        monkeypatch.setattr(module, "SHORTLIST", shortlist)
+        efforts(shortlist=shortlist)
         kept = keep(vectors, 20, 100).numpy()
         assert len(np.unique(kept)) == 20
         ratios.append(left_over(vectors.numpy(), kept) / before)
@@ -333,10 +332,10 @@ def test_influential_of_digits() -> None:
 
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "Kronecker"])
 @pytest.mark.parametrize("balanced", [True, False])
-def test_no_curvature_at_all(balanced: bool, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_curvature_at_all(balanced: bool, exact: bool, efforts: Setting) -> None:
     """Sure to the last digit, and right: H and g are zero. Some wrong: H is, g is not, and stands for itself."""
     if not exact:
-        monkeypatch.setattr(module, "EXACT_PARAMETERS", 0)
+        efforts(exact_parameters=0)
     right = select(sure(900, 1000, False).signals, "Influential", fraction=0.5, balanced=balanced)
     assert len(np.unique(right.indices)) == len(right) == (16 if balanced else 15)
     problem = sure(900, 1000, True)
@@ -350,10 +349,10 @@ def test_no_curvature_at_all(balanced: bool, exact: bool, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("exact", [True, False], ids=["exact", "Kronecker"])
 @pytest.mark.parametrize("wrong", [False, True], ids=["right", "some wrong"])
 @pytest.mark.parametrize(("low", "high"), [(20, 60), (40, 60), (100, 110), (300, 340), (360, 420), (380, 700)])
-def test_sure_predictions(low: float, high: float, wrong: bool, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sure_predictions(low: float, high: float, wrong: bool, exact: bool, efforts: Setting) -> None:
     """A Hessian of any size, far smaller than the gradients of what is wrong: only ratios matter."""
     if not exact:
-        monkeypatch.setattr(module, "EXACT_PARAMETERS", 0)
+        efforts(exact_parameters=0)
     problem = sure(low, high, wrong)
     subset = select(problem.signals, "Influential", fraction=0.4, balanced=False)
     assert len(np.unique(subset.indices)) == 12
