@@ -79,7 +79,7 @@ def _select_from_signals(args) -> int:
     signals = load_signals(path)
     with planning.machine([request]):
         for run in request.runs():
-            asked = Selected.of(run, request.settings.balance)
+            asked = Selected.of(run, request.settings.balance, request.settings.quota)
             subset, text = select_from(path, signals, asked, request.settings.save_path)
             cost = "" if subset.cost is None else f", L = {subset.cost:.6g}"
             print(

@@ -60,6 +60,7 @@ def select(
     seed: int = 0,
     context: Context | None = None,
     memory: int | str | None = None,
+    quota: str = "even",
     **options: object,
 ) -> Subset:
     """Select a subset of the n samples that `signals` describe.
@@ -71,6 +72,7 @@ def select(
     listed in methods/README.md. `context` holds the images and networks for the methods that need more than signals.
     `memory` bounds what is kept that could also be formed again, such as matrices of distances: bytes, or "4GB"; by
     default a quarter of what is free. The picks do not depend on it.
+    `quota` "recall" takes more of classes that are recalled less on the validation signals (DRoP).
     Raises UserError (a ValueError) for bad values, unknown names, and signals that lack what the method needs.
     """
     return select_with(
@@ -82,5 +84,6 @@ def select(
         seed=seed,
         context=context,
         memory=memory,
+        quota=quota,
         **options,
     )

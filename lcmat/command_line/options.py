@@ -161,6 +161,11 @@ def _add_selection(group) -> None:
     )
     add("--ipc", action=LastOf, other="fraction budget", nargs="+", **INT, help="so many images of each class")
     add("--balance", default=True, **SWITCH, help="select class by class; of LBCS, the start alone")
+    add(
+        "--quota",
+        metavar="HOW",
+        help="shares of classes: even, or recall, more of what is recalled less (default: even)",
+    )
     add("--rho", action=LastOf, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
     add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
     add("--weights", **SWITCH, help="train with cluster sizes as weights (default: True of Craig, else False)")

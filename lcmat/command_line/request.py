@@ -23,6 +23,7 @@ from lcmat.runs.kinds import kind_of
 from lcmat.runs.setup import Settings
 from lcmat.runs.subset_file import subset_as_method
 from lcmat.selection import Method
+from lcmat.selection.quota import with_quota
 from lcmat.signals import Taking
 from lcmat.training import WEIGHTS_BY
 
@@ -151,7 +152,7 @@ def request_of(args: argparse.Namespace, registry: Registry) -> Request:
     for folder in (settings.save_path, settings.cache_path):
         check_writable(folder)
     batch = settings.selection_recipe.batch
-    wanted = [_wanted(args, method, options_for(method, given), batch) for method in chosen]
+    wanted = [_wanted(args, method, options_for(method, given), batch, settings.quota) for method in chosen]
     steps = Steps(args.steps, args.memory_per_class) if args.protocol == "continual" else None
     ipc = args.ipc if steps is None else [steps.memory_per_class]
     return Request(
@@ -196,11 +197,13 @@ def _expanded(name: str, registry: Registry) -> tuple[str, ...]:
     return registry.methods if name.casefold() == "all" else (name,)
 
 
-def _wanted(args: argparse.Namespace, method: Method | Condenser, given: Mapping[str, object], batch: int) -> Wanted:
+def _wanted(
+    args: argparse.Namespace, method: Method | Condenser, given: Mapping[str, object], batch: int, quota: str
+) -> Wanted:
     if isinstance(method, Condenser):
         return Wanted(method.under(given), given)
     options, how = taken_apart(method, given)
-    method = method.under(options)
+    method = with_quota(method.under(options), quota)
     if args.signals:
         for name in {"signals_mode", "gradient_scale"} & given.keys():
             raise UserError(f"--{name} says how signals are taken, but those of --signals are taken already")
@@ -232,6 +235,8 @@ def _suit_condensation(args: argparse.Namespace, chosen: list[Method | Condenser
         raise UserError("--signals hold no images: condensation and --ipc need a --dataset")
     if condensing and (args.select_only or args.export):
         raise UserError("--select_only and --export are for selections; condensation saves its images by itself")
+    if args.quota and (condensing or args.ipc or getattr(args, "subset", None)):
+        raise UserError("--quota shares a --fraction or --budget of a selection among the classes; leave it out here")
     if condensing and args.evaluation is None:
         args.evaluation = "zhao"
 
@@ -246,7 +251,7 @@ def _suit_continual(args: argparse.Namespace) -> None:
     for name in ("ipc", "budget", "fraction"):
         if getattr(args, name):
             raise UserError(f"--{name}: continual learning keeps --memory_per_class images of each class")
-    for name in ("signals", "select_only", "export", "val"):
+    for name in ("signals", "select_only", "export", "val", "quota"):
         if getattr(args, name):
             raise UserError(f"--{name} has no meaning in --protocol continual")
     if getattr(args, "subset", None):

@@ -9,6 +9,7 @@ from lcmat.errors import UserError, lookup
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.runs.setup import Settings
 from lcmat.selection.budgets import check_fraction
+from lcmat.selection.quota import QUOTAS
 from lcmat.training import Recipe
 
 RECIPE = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay")
@@ -31,7 +32,11 @@ def settings_of(args: argparse.Namespace) -> Settings:
     same = ("model", "inner_model", "balance", "evaluations", "snapshots", "val_ratio", "overwrite")
     tests = ("test_interval", "test_fraction", "selection_test_interval", "selection_test_fraction")
     counts = ("initialisations", "initialisation_epochs")
+    quota = lookup("quota", args.quota or "even", QUOTAS)
+    if quota != "even" and not args.balance:
+        raise UserError(f"--quota {quota} says how much is taken of each class; leave --balance False out")
     return Settings(
+        quota=quota,
         **{name: getattr(args, name) for name in (*same, *tests, *counts)},
         selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),
         pretrained=None if args.pretrained is None else Path(args.pretrained),

@@ -21,6 +21,7 @@ from lcmat.runs.job import Run, record_path
 from lcmat.runs.kind import Exemplars
 from lcmat.runs.setup import Setup
 from lcmat.selection import Context, Subset, class_budgets, select_with
+from lcmat.selection.quota import budgets_by_recall
 from lcmat.signals import Signals
 
 # What of a configuration does not determine the subset.
@@ -130,8 +131,10 @@ def size_of(setup: Setup, run: Run) -> dict[str, object]:
     return {"budget": [run.per_class * int(count > 0) for count in counts]}  # an empty class has nothing to choose
 
 
-def _evenness(setup: Setup, run: Run) -> dict[str, int]:
-    """Return what a configuration says of --ipc: nothing where sharing in proportion comes to the same."""
+def _evenness(setup: Setup, run: Run) -> dict[str, object]:
+    """Return what a configuration says of --quota and --ipc: nothing where sharing in proportion comes to the same."""
+    if setup.settings.quota != "even" and not run.method.ignores_budget:
+        return {"quota": setup.settings.quota}
     size = size_of(setup, run)
     if run.method.ignores_budget or not isinstance(size.get("budget"), list):
         return {}
@@ -227,14 +230,16 @@ def select(setup: Setup, run: Run, signals: Signals, context: Context | None) ->
     earlier: list[float] = []
     if context is not None:
         context = replace(context, took=earlier.append)
-    incidental = {"context": context}
+    incidental, size = {"context": context}, size_of(setup, run)
+    if setup.settings.quota == "recall" and not run.method.ignores_budget:
+        size = {"budget": budgets_by_recall(signals.validation, setup.class_counts(run).numpy(), **size).tolist()}
     if context is not None and run.method.nested:
         # Networks run for these picks: one order of everything, which costs no more, serves all sizes.
         order, seconds = pretrained.order_of(setup, run, signals, determining, incidental)
-        subset = order.prefix(**size_of(setup, run))
+        subset = order.prefix(**size)
     else:
         started = time.monotonic()
-        subset = select_with(run.method, signals, **size_of(setup, run), **determining, **incidental)
+        subset = select_with(run.method, signals, **size, **determining, **incidental)
         seconds = sum(earlier) + time.monotonic() - started
     positions, _ = setup.part(run)
     return replace(subset, indices=positions.numpy()[subset.indices]), seconds

@@ -37,6 +37,7 @@ class Settings:
     initialisations: int = 10
     initialisation_epochs: int | None = None  # None: as many as for pretraining
     balance: bool = True
+    quota: str = "even"  # how much is taken of each class: lcmat.selection.quota
     recipe: Recipe = field(default_factory=Recipe)
     test_interval: int = 10
     test_fraction: float = 1.0

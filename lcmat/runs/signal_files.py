@@ -66,10 +66,11 @@ class Selected:
     how: Mapping[str, object]
 
     @staticmethod
-    def of(run: Run, balanced: bool) -> Selected:
+    def of(run: Run, balanced: bool, quota: str = "even") -> Selected:
         """Return what a run asks for."""
         size = {"budget": run.budget} if run.fraction is None else {"fraction": run.fraction}
-        return Selected(run.method, size, {"balanced": balanced, "seed": run.seed, **run.options})
+        shares = {} if quota == "even" else {"quota": quota}
+        return Selected(run.method, size, {"balanced": balanced, "seed": run.seed, **shares, **run.options})
 
 
 def select_from(path: Path, signals: Signals, asked: Selected, save_path: Path) -> tuple[Subset, Path]:

@@ -66,8 +66,32 @@ def _of_each(sizes: np.ndarray, budgets: Sequence[int]) -> np.ndarray:
     return np.array(budgets, dtype=np.int64)
 
 
+def recall_budgets(sizes: np.ndarray, recall: np.ndarray, total: int) -> np.ndarray:
+    """Return how many of `total` samples to take of each class, (C,): more of what is recalled less (DRoP).
+
+    The share d_k that is taken of class k is proportional to 1 − recall_k (Vysogorets et al., ICLR 2025); what would
+    be beyond all of a class goes to the others, likewise. Largest remainders, at least one of each class that has any.
+    sizes, recall: (C,), recall in [0, 1]. Where every class left has a recall of 1, shares are equal.
+    """
+    sizes, weight = np.asarray(sizes, dtype=np.int64), 1 - np.asarray(recall, dtype=np.float64)
+    shares, open_ = np.zeros(len(sizes)), sizes > 0
+    while open_.any():
+        wanted = (weight if weight[open_].any() else np.ones(len(sizes))) * sizes * open_
+        shares = np.where(open_, (total - sizes[~open_].sum()) * wanted / wanted.sum(), sizes)
+        full = open_ & (shares >= sizes)
+        if not full.any():
+            break
+        shares[full] = sizes[full]
+        open_ &= ~full
+    return _whole(shares, sizes, total)
+
+
 def _apportion(sizes: np.ndarray, budget: int) -> np.ndarray:
-    shares = budget * sizes / sizes.sum()
+    return _whole(budget * sizes / sizes.sum(), sizes, budget)
+
+
+def _whole(shares: np.ndarray, sizes: np.ndarray, budget: int) -> np.ndarray:
+    """Return shares as whole numbers that sum to the budget, at least 1 and at most all of each class that has any."""
     counts = np.maximum(np.floor(shares).astype(np.int64), sizes > 0)
     while counts.sum() != budget:  # at most one step for each class
         short = counts.sum() < budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,13 +14,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.errors import UserError
+from lcmat.errors import UserError, lookup
 from lcmat.last_layer import parameters_per_class
 from lcmat.memory_limit import limited, shared_by
 from lcmat.method_options import checked_flag, checked_seed
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
 from lcmat.selection.method import CONTEXT_NEEDS, Method, Picks
+from lcmat.selection.quota import QUOTAS, budgets_by_recall, with_quota
 from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
 from lcmat.workers import allowed, as_done
@@ -35,6 +37,7 @@ def select_with(
     seed: int = 0,
     context: Context | None = None,
     memory: int | str | None = None,
+    quota: str = "even",
     **options: object,
 ) -> Subset:
     """Select a subset of the samples that `signals` describe; see `methods.select` for the parameters."""
@@ -43,8 +46,11 @@ def select_with(
     if context is not None and not isinstance(context, Context):
         raise UserError(f"context must be a Context, not {type(context).__name__}")
     seed, balanced = checked_seed(seed), checked_flag("balanced", balanced)
+    quota = lookup("quota", str(quota), QUOTAS)
+    if quota != "even" and not balanced:
+        raise UserError(f"quota={quota} says how much is taken of each class; select class by class (balanced)")
     with limited(memory):
-        asked = _Asked(method.under(options), signals, balanced, seed, context)
+        asked = _Asked(with_quota(method.under(options), quota), signals, balanced, seed, context, quota)
         return _selected(asked, fraction, budget, options)
 
 
@@ -57,6 +63,7 @@ class _Asked:
     balanced: bool
     seed: int
     context: Context | None
+    quota: str = "even"
 
     def part(self, number: int, group: Tensor) -> tuple[Signals, dict[str, Context]]:
         """Return what the method reads of a group of samples: their signals, and a context if it needs one."""
@@ -82,7 +89,9 @@ def _selected(
     if method.ignores_budget:
         fraction, budget = 1.0, None
     if balanced:
-        budgets = class_budgets(class_sizes, fraction=fraction, budget=budget)
+        by_recall = asked.quota == "recall" and not method.ignores_budget
+        shared = functools.partial(budgets_by_recall, signals.validation) if by_recall else class_budgets
+        budgets = shared(class_sizes, fraction=fraction, budget=budget)
         # What is free in its size may go beyond the classes that it starts from.
         wanted = class_sizes if method.chooses_size else budgets
         groups = {c: (labels == c).nonzero()[:, 0] for c, size in enumerate(wanted) if size}
