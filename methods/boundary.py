@@ -9,7 +9,7 @@ from lcmat.block_sizes import at_once
 from lcmat.distances.neighbours import nearest_others
 from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
-from lcmat.selection.context import Context
+from lcmat.selection.context import NETWORK, Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
@@ -124,4 +124,4 @@ def resolve_deep_fool(
 
 
 CAL = Method("CAL", cal, resolve=resolve_cal)
-DEEP_FOOL = Method("DeepFool", deep_fool, needs=("network",), resolve=resolve_deep_fool)
+DEEP_FOOL = Method("DeepFool", deep_fool, needs=(NETWORK,), resolve=resolve_deep_fool)

@@ -9,6 +9,7 @@ from lcmat.errors import UserError, lookup
 from lcmat.selection.difficulty import SCORES, difficulty, forgetting_counts, needs_of
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, ranked
+from lcmat.signals.needs import DYNAMICS_CORRECTNESS, DYNAMICS_PROBABILITY_MARGIN
 from lcmat.signals.signals import Signals
 
 
@@ -88,8 +89,8 @@ def needs_of_ccs(options: Mapping[str, object]) -> tuple[str, ...]:
     return (f"dynamics.{MARGINS[lookup('margin', str(options.get('margin', 'probability')), MARGINS)]}",)
 
 
-FORGETTING = Method("Forgetting", forgetting, needs=("dynamics.correctness",))
+FORGETTING = Method("Forgetting", forgetting, needs=(DYNAMICS_CORRECTNESS,))
 CCS = Method(
-    "CCS", ccs, needs=("dynamics.probability_margin",), nested=False, resolve=resolve_ccs, needs_under=needs_of_ccs,
+    "CCS", ccs, needs=(DYNAMICS_PROBABILITY_MARGIN,), nested=False, resolve=resolve_ccs, needs_under=needs_of_ccs,
     unrecorded={"margin": "logit", "score": "AUM"},  # records made before there was a choice are of logits
 )  # fmt: skip

@@ -6,6 +6,7 @@ from torch import Tensor
 from lcmat.last_layer import gradient_factors, residuals
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.needs import INITIALISATIONS_LOGITS, WITH_INITIALISATIONS
 from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
@@ -33,8 +34,8 @@ def _norm(rows: Tensor) -> Tensor:
 GRAND = Method(
     "GraNd",
     grand,
-    needs=("initialisations.features", "initialisations.logits"),
+    needs=WITH_INITIALISATIONS,
     unrecorded={"softmax_twice": False},
     released={"softmax_twice": True, "gradient_scale": "batch"},
 )
-EL2N = Method("EL2N", el2n, needs=("initialisations.logits",))
+EL2N = Method("EL2N", el2n, needs=(INITIALISATIONS_LOGITS,))

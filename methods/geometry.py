@@ -4,6 +4,7 @@ import torch
 
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest, ranked
+from lcmat.signals.needs import FEATURES
 from lcmat.signals.signals import Signals
 
 
@@ -44,5 +45,5 @@ def moderate(signals: Signals, budget: int, generator: torch.Generator) -> Picks
     return Picks(ranked(-(off / (1e-12 * float(middle) or 1.0)).round(), budget))
 
 
-HERDING = Method("Herding", herding, needs=("features",), unrecorded={"farthest": False}, released={"farthest": True})
-MODERATE = Method("Moderate", moderate, needs=("features",))
+HERDING = Method("Herding", herding, needs=(FEATURES,), unrecorded={"farthest": False}, released={"farthest": True})
+MODERATE = Method("Moderate", moderate, needs=(FEATURES,))

@@ -10,8 +10,9 @@ from torch import Tensor
 from lcmat.errors import UserError, lookup
 from lcmat.last_layer import gradient_factors, layer_inputs
 from lcmat.selection.matching_pursuit import products
-from lcmat.selection.method import WITH_VALIDATION, Method, Picks
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.needs import WITH_VALIDATION
 from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 

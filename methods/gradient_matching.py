@@ -6,8 +6,9 @@ from torch import Tensor
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors
 from lcmat.selection.matching_pursuit import matching_pursuit
-from lcmat.selection.method import WITH_VALIDATION, Method, Picks
+from lcmat.selection.method import Method, Picks
 from lcmat.selection.released_pursuit import released_pursuit
+from lcmat.signals.needs import WITH_VALIDATION
 from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 

@@ -12,6 +12,7 @@ from lcmat.method_options import check_numbers
 from lcmat.selection.difficulty import SCORES, difficulty, needs_of
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, first_largest
+from lcmat.signals.needs import DYNAMICS_CORRECTNESS, FEATURES
 from lcmat.signals.signals import Signals
 
 
@@ -73,6 +74,4 @@ def needs_of_d2(options: Mapping[str, object]) -> tuple[str, ...]:
     return ("features", *needs_of(options.get("score", "Forgetting")))
 
 
-D2 = Method(
-    "D2", d2, needs=("features", "dynamics.correctness"), nested=False, resolve=resolve_d2, needs_under=needs_of_d2
-)
+D2 = Method("D2", d2, needs=(FEATURES, DYNAMICS_CORRECTNESS), nested=False, resolve=resolve_d2, needs_under=needs_of_d2)

@@ -9,6 +9,7 @@ from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest
+from lcmat.signals.needs import FEATURES, LOGITS
 from lcmat.signals.signals import Signals
 
 
@@ -50,5 +51,5 @@ def resolve(classes: int, features: int, epsilon: float) -> dict[str, object]:
     return {"epsilon": float(epsilon)}
 
 
-K_CENTER_GREEDY = Method("kCenterGreedy", k_center_greedy, needs=("features",))
-CONTEXTUAL_DIVERSITY = Method("ContextualDiversity", contextual_diversity, needs=("logits",), resolve=resolve)
+K_CENTER_GREEDY = Method("kCenterGreedy", k_center_greedy, needs=(FEATURES,))
+CONTEXTUAL_DIVERSITY = Method("ContextualDiversity", contextual_diversity, needs=(LOGITS,), resolve=resolve)

@@ -21,7 +21,7 @@ from lcmat.errors import UserError
 from lcmat.expected import array, each, fields, like, of, optional, real
 from lcmat.files import load_checkpoint, save_tensors
 from lcmat.method_options import taking
-from lcmat.selection.context import Context
+from lcmat.selection.context import TRAINING, TRAINING_RECIPE, Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.select import select_with
 from lcmat.signals.signals import Signals
@@ -233,8 +233,8 @@ def _other(name: object) -> Method:
 
 def needs(options: Mapping[str, object]) -> tuple[str, ...]:
     """Return what the search needs, the method that gives its start, and networks that trainings begin with."""
-    trained = ("training.recipe",) if options.get("pretrain_epochs") else ()
-    return ("training", *_other(options.get("init_selection", "Uniform")).needs, *trained)
+    trained = (TRAINING_RECIPE,) if options.get("pretrain_epochs") else ()
+    return (TRAINING, *_other(options.get("init_selection", "Uniform")).needs, *trained)
 
 
 def resolve(classes: int, features: int, **options: object) -> dict[str, object]:
@@ -273,7 +273,7 @@ def resolve(classes: int, features: int, **options: object) -> dict[str, object]
 LBCS = Method(
     "LBCS",
     lbcs,
-    needs=("training",),
+    needs=(TRAINING,),
     nested=False,
     picks_all_groups=True,
     resolve=resolve,

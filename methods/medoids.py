@@ -10,7 +10,9 @@ from lcmat.distances import VectorDistance, euclidean
 from lcmat.errors import lookup
 from lcmat.facility_location import cover, covered, greedy_options
 from lcmat.selection import Context, Method, Picks
+from lcmat.selection.context import IMAGES
 from lcmat.signals import Signals
+from lcmat.signals.needs import FEATURES
 
 SPACES = ("features", "normalised", "pixels")
 # A deviation below this share of the values is what rounding leaves of a constant feature.
@@ -66,7 +68,7 @@ def pixels(split: Split, batch: int = 500) -> Tensor:
 
 def needs(options: Mapping[str, object]) -> tuple[str, ...]:
     """Return what the space is made of."""
-    return ("images",) if _space(options.get("space", "features")) == "pixels" else ("features",)
+    return (IMAGES,) if _space(options.get("space", "features")) == "pixels" else (FEATURES,)
 
 
 def _space(name: object) -> str:
@@ -78,4 +80,4 @@ def resolve(classes: int, features: int, space: str, weights: bool, **how: objec
     return {"space": _space(space), "weights": weights, **greedy_options(**how)}
 
 
-K_MEDOIDS = Method("KMedoids", k_medoids, needs=("features",), resolve=resolve, needs_under=needs)
+K_MEDOIDS = Method("KMedoids", k_medoids, needs=(FEATURES,), resolve=resolve, needs_under=needs)

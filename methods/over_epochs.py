@@ -10,6 +10,7 @@ from lcmat.method_options import check_numbers
 from lcmat.selection.difficulty import EARLY, WINDOW, dual_score, own_probability, spread, window_mean
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.needs import DYNAMICS_CHANGE, DYNAMICS_ERROR_NORM, DYNAMICS_LOSS
 from lcmat.signals.signals import Signals
 
 # DUAL's sampling: the sum a + b of the Beta distribution less 1, and how many top scores its centre is the mean of.
@@ -121,7 +122,7 @@ def resolve_tdds(classes: int, features: int, **options: object) -> dict[str, ob
     return options
 
 
-DYN_UNC = Method("Dyn-Unc", dyn_unc, needs=("dynamics.loss",), resolve=resolve_window)
-DUAL = Method("DUAL", dual, needs=("dynamics.loss",), nested=False, resolve=resolve_dual)
-TDDS = Method("TDDS", tdds, needs=("dynamics.change",), nested=False, resolve=resolve_tdds)
-EVA = Method("EVA", eva, needs=("dynamics.error_norm",), resolve=resolve_window)
+DYN_UNC = Method("Dyn-Unc", dyn_unc, needs=(DYNAMICS_LOSS,), resolve=resolve_window)
+DUAL = Method("DUAL", dual, needs=(DYNAMICS_LOSS,), nested=False, resolve=resolve_dual)
+TDDS = Method("TDDS", tdds, needs=(DYNAMICS_CHANGE,), nested=False, resolve=resolve_tdds)
+EVA = Method("EVA", eva, needs=(DYNAMICS_ERROR_NORM,), resolve=resolve_window)

@@ -14,7 +14,7 @@ from lcmat import seeds
 from lcmat.errors import UserError
 from lcmat.expected import array, each, fields, of, real
 from lcmat.files import load_checkpoint, save_tensors
-from lcmat.selection.context import Context
+from lcmat.selection.context import TRAINING_RECIPE, Context
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
 from lcmat.signals.signals import Signals
@@ -144,5 +144,5 @@ def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, st
 
 
 PROBABILISTIC = Method(
-    "Probabilistic", probabilistic, needs=("training.recipe",), nested=False, picks_all_groups=True, resolve=resolve
+    "Probabilistic", probabilistic, needs=(TRAINING_RECIPE,), nested=False, picks_all_groups=True, resolve=resolve
 )

@@ -5,6 +5,7 @@ import torch
 from lcmat.last_layer import probabilities
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.needs import LOGITS
 from lcmat.signals.signals import Signals
 
 
@@ -34,9 +35,9 @@ def margin(signals: Signals, budget: int, generator: torch.Generator) -> Picks:
 LEAST_CONFIDENCE = Method(
     "LeastConfidence",
     least_confidence,
-    needs=("logits",),
+    needs=(LOGITS,),
     unrecorded={"by_logit": False},
     released={"by_logit": True},
 )
-ENTROPY = Method("Entropy", entropy, needs=("logits",))
-MARGIN = Method("Margin", margin, needs=("logits",))
+ENTROPY = Method("Entropy", entropy, needs=(LOGITS,))
+MARGIN = Method("Margin", margin, needs=(LOGITS,))

@@ -6,6 +6,7 @@ from torch import Tensor
 from lcmat.method_options import check_numbers
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals.needs import FEATURES
 from lcmat.signals.signals import Signals
 
 # Rounds whose random numbers are drawn at once; another number would draw others.
@@ -79,4 +80,4 @@ def resolve_zcore(classes: int, features: int, **options: object) -> dict[str, o
     return options
 
 
-ZCORE = Method("ZCore", zcore, needs=("features",), resolve=resolve_zcore)
+ZCORE = Method("ZCore", zcore, needs=(FEATURES,), resolve=resolve_zcore)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lcmat.errors import UserError, lookup
 from lcmat.last_layer import residuals
+from lcmat.signals.needs import DYNAMICS_CORRECTNESS, DYNAMICS_LOSS, DYNAMICS_PROBABILITY_MARGIN, INITIALISATIONS_LOGITS
 from lcmat.signals.signals import Signals
 
 # DUAL: epochs of a window, and how many of the first epochs are looked at.
@@ -78,9 +79,9 @@ def _dual(signals: Signals) -> Tensor:
 # AUM: minus the mean over epochs of p_y − max_{c≠y} p_c.
 _MEASURES = {"AUM": _area, "EL2N": _el2n, "Forgetting": _forgetting, "DUAL": _dual}
 _NEEDS = {
-    "AUM": ("dynamics.probability_margin",),
-    "EL2N": ("initialisations.logits",),
-    "Forgetting": ("dynamics.correctness",),
-    "DUAL": ("dynamics.loss",),
+    "AUM": (DYNAMICS_PROBABILITY_MARGIN,),
+    "EL2N": (INITIALISATIONS_LOGITS,),
+    "Forgetting": (DYNAMICS_CORRECTNESS,),
+    "DUAL": (DYNAMICS_LOSS,),
 }
 SCORES = tuple(_MEASURES)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from lcmat.errors import UserError, suggest
 from lcmat.method_options import checked_options, like_defaults
+from lcmat.selection.context import IMAGES, NETWORK, TRAINING, TRAINING_RECIPE
+from lcmat.signals.needs import GRADIENTS, OF_SIGNALS
 
-# What a Context holds; everything else that a method may need is in the signals.
-CONTEXT_NEEDS = frozenset({"images", "network", "training"})
-
-
-# What methods need whose target is a validation split.
-WITH_VALIDATION = ("features", "logits", "validation.features", "validation.logits")
+# What a Context holds; everything else that a method may need is in the signals (`lcmat.signals.needs`).
+CONTEXT_NEEDS = frozenset({IMAGES, NETWORK, TRAINING})
+KNOWN_NEEDS = OF_SIGNALS | CONTEXT_NEEDS | {TRAINING_RECIPE}
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Method:
 
     pick: called as pick(signals, budget, generator, **options) for each group of samples; returns Picks. A group is a
     class, or everything if selection is not balanced.
-    needs: what it reads beside the labels: fields of Signals ("dynamics.margin" is one entry of a field), and
-    "images", "network" or "training" of a Context, which pick then gets as context=… ("training.recipe": not only its
-    untrained networks, but how to train them).
+    needs: what it reads beside the labels: of Signals (`lcmat.signals.needs`), and IMAGES, NETWORK or TRAINING of a
+    Context, which pick then gets as context=… (TRAINING_RECIPE: not only its untrained networks, but how to train
+    them). A need that nothing holds is a UserError when the method is defined.
     nested: whether its picks for a smaller budget are the first of those for a larger one.
     picks_all_groups: pick is called once, as pick(signals, budgets, generator, groups=…, **options), with a list of
     positions for each group and the budgets in their order, and returns a list of Picks: for methods that look at all
@@ -68,7 +68,7 @@ class Method:
 
     name: str
     pick: Callable[..., Picks]
-    needs: tuple[str, ...] = ("features", "logits")
+    needs: tuple[str, ...] = GRADIENTS
     nested: bool = True
     picks_all_groups: bool = False
     resolve: Callable[..., dict[str, object]] | None = None
@@ -78,6 +78,11 @@ class Method:
     unrecorded: Mapping[str, object] = field(default_factory=dict, hash=False)
     weighted: bool = False
     released: Mapping[str, object] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for need in self.needs:
+            if need not in KNOWN_NEEDS:
+                raise UserError(f"method {self.name} needs {need!r}, which nothing holds{suggest(need, KNOWN_NEEDS)}")
 
     def weighs(self, options: Mapping[str, object]) -> bool:
         """Tell whether its picks have weights under the options given."""
