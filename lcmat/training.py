@@ -218,7 +218,7 @@ def train(
     if len(split) < 2:
         raise UserError(f"cannot train on {len(split)} sample: BatchNorm needs two; raise the fraction or budget")
     watch = watch or Watch()
-    course = _begun(network, split, recipe, compute, seed, weights, watch.dynamics)
+    course = _begun(network, split, recipe, compute, seed=seed, weights=weights, dynamics=watch.dynamics)
     history, first = course.history, 0
     if checkpoint is not None and checkpoint.resume and checkpoint.path.exists():
         first = _restore(checkpoint.path, course)
@@ -261,6 +261,7 @@ def _begun(
     split: Split,
     recipe: Recipe,
     compute: Compute,
+    *,
     seed: int,
     weights: SampleWeights | None,
     dynamics: bool,

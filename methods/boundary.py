@@ -16,7 +16,7 @@ from lcmat.signals.signals import Signals
 from lcmat.training import evaluation_mode
 
 
-def cal(signals: Signals, budget: int, generator: torch.Generator, neighbours: int = 10) -> Picks:
+def cal(signals: Signals, budget: int, generator: torch.Generator, *, neighbours: int = 10) -> Picks:
     """Choose the largest mean KL(p_neighbour ‖ p_sample) over the nearest in feature space (Margatina et al. 2021).
 
     Samples that look alike and are predicted differently lie near the boundary (Algorithm 1). The neighbours of a
@@ -38,6 +38,7 @@ def deep_fool(
     budget: int,
     generator: torch.Generator,
     context: Context,
+    *,
     overshoot: float = 0.02,
     iterations: int = 50,
     classes: int = 10,
@@ -104,7 +105,7 @@ def _step(x: Tensor, logits: Tensor, own: Tensor, others: Tensor) -> Tensor:
     return step
 
 
-def resolve_cal(classes: int, features: int, neighbours: int) -> dict[str, object]:
+def resolve_cal(classes: int, features: int, *, neighbours: int) -> dict[str, object]:
     """Refuse what cannot be."""
     if neighbours < 1:
         raise UserError(f"neighbours must be a whole number of at least 1, not {neighbours}")

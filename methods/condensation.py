@@ -169,7 +169,7 @@ def _image_recipe(
 def random_real(task: Task) -> Synthetic:
     """Draw real images at random: what condensation is compared with, trained on in the same way."""
     draw = seeds.generator(task.seed, "initial images")
-    return Synthetic(*initial(task.split, task.sizes, "real", 1, draw, *task.compute.statistics))
+    return Synthetic(*initial(task.split, task.sizes, "real", 1, draw, task.compute.statistics))
 
 
 def strategies(task: Task, augmentation: str) -> tuple[siamese.Strategy, siamese.Strategy]:
@@ -196,7 +196,7 @@ def resolve(sizes: list[int], **options: object) -> dict[str, object]:
     return options
 
 
-def resolve_dc(sizes: list[int], steps: int | None, network_epochs: int | None, **rest: object) -> dict[str, object]:
+def resolve_dc(sizes: list[int], *, steps: int | None, network_epochs: int | None, **rest: object) -> dict[str, object]:
     """Fill in steps and epochs of DC and DSA: 1 and 1 for one image of each class, 10 and 50 for 10, 50 and 10 for 50.
 
     The published code gives these; between them as many steps as images, and 500 epochs in all.
@@ -208,13 +208,13 @@ def resolve_dc(sizes: list[int], steps: int | None, network_epochs: int | None, 
     return resolve(sizes, steps=steps, network_epochs=network_epochs, **rest)
 
 
-def resolve_dm(sizes: list[int], image_lr: float | None, **rest: object) -> dict[str, object]:
+def resolve_dm(sizes: list[int], *, image_lr: float | None, **rest: object) -> dict[str, object]:
     """Fill in the learning rate: 1, and 10 from 100 images of each class on."""
     rate = (10.0 if _per_class(sizes) >= 100 else 1.0) if image_lr is None else image_lr
     return resolve(sizes, image_lr=rate, **rest)
 
 
-def resolve_lcmat_c(sizes: list[int], rho: float, image_lr: float | None, **rest: object) -> dict[str, object]:
+def resolve_lcmat_c(sizes: list[int], *, rho: float, image_lr: float | None, **rest: object) -> dict[str, object]:
     """Fill in the learning rate: 0.005 for 10 images of each class, in proportion for other numbers."""
     rate = 0.005 * _per_class(sizes) / 10 if image_lr is None else image_lr
     return resolve(sizes, rho=check_radius(rho), image_lr=rate, **rest)

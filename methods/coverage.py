@@ -24,6 +24,7 @@ def craig(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     greedy: str = "exact",
     rows: int | None = None,
     parts: int | None = None,
@@ -46,6 +47,7 @@ def adacore(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     damping: float = 0.1,
     mean_curvature: bool = False,
     weights: bool = False,
@@ -102,6 +104,7 @@ class PreconditionedDistance(VectorDistance):
 def resolve_adacore(
     classes: int,
     features: int,
+    *,
     damping: float,
     mean_curvature: bool,
     weights: bool,
@@ -118,7 +121,7 @@ def resolve_adacore(
 
 
 def resolve_craig(
-    classes: int, features: int, weights: bool, softmax_twice: bool, one_more: bool, **how: object
+    classes: int, features: int, *, weights: bool, softmax_twice: bool, one_more: bool, **how: object
 ) -> dict[str, object]:
     """Refuse what the greedy cannot be told."""
     return {

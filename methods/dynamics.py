@@ -33,6 +33,7 @@ def ccs(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     beta: float = 0.3,
     bins: int = 50,
     margin: str = "probability",
@@ -70,7 +71,7 @@ def _bins(values: Tensor, count: int) -> Tensor:
     return ((values - low) / (high - low) * count).long().clamp(max=count - 1)
 
 
-def resolve_ccs(classes: int, features: int, beta: float, bins: int, margin: str, score: str) -> dict[str, object]:
+def resolve_ccs(classes: int, features: int, *, beta: float, bins: int, margin: str, score: str) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 0 <= beta < 1:
         raise UserError(f"beta must be at least 0 and below 1, not {beta}")

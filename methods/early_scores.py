@@ -11,7 +11,7 @@ from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
 
-def grand(signals: Signals, budget: int, generator: torch.Generator, softmax_twice: bool = False) -> Picks:
+def grand(signals: Signals, budget: int, generator: torch.Generator, *, softmax_twice: bool = False) -> Picks:
     """Choose the largest mean norm of the gradient, ‖g‖₂ = ‖a‖₂ ‖h̃‖₂ in the last layer (Definition 2.1).
 
     As released: `softmax_twice`.

@@ -8,7 +8,7 @@ from lcmat.signals.needs import FEATURES
 from lcmat.signals.signals import Signals
 
 
-def herding(signals: Signals, budget: int, generator: torch.Generator, farthest: bool = False) -> Picks:
+def herding(signals: Signals, budget: int, generator: torch.Generator, *, farthest: bool = False) -> Picks:
     """Choose so that the mean of the chosen features follows that of all (Welling, ICML 2009).
 
     Pick t + 1 is argmin_x ‖(t + 1)μ − Σ_{chosen} h − h_x‖₂, here as the largest 2⟨h_x, w⟩ − ‖h_x‖² with w the first

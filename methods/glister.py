@@ -25,6 +25,7 @@ def glister(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     eta: float = 0.1,
     blocks: int = 20,
     step: str = "mean",
@@ -47,6 +48,7 @@ def glister_val(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     eta: float = 0.1,
     blocks: int = 20,
     step: str = "mean",
@@ -87,7 +89,7 @@ def _selected(signals: Signals, target: Signals, budget: int, eta: float, blocks
     return Picks(torch.cat(chosen))
 
 
-def resolve(classes: int, features: int, eta: float, blocks: int, step: str, **switches: bool) -> dict[str, object]:
+def resolve(classes: int, features: int, *, eta: float, blocks: int, step: str, **switches: bool) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 0 < eta < float("inf"):
         raise UserError(f"eta must be above 0 and finite, not {eta}")

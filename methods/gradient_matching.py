@@ -22,6 +22,7 @@ def grad_match(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     regularisation: float = 0.5,
     softmax_twice: bool = False,
     unit_penalty: bool = False,
@@ -42,6 +43,7 @@ def grad_match_val(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     regularisation: float = 0.5,
     softmax_twice: bool = False,
     unit_penalty: bool = False,
@@ -68,7 +70,7 @@ def _matched(a: Tensor, h: Tensor, target: Tensor, budget: int, regularisation: 
     return Picks(indices, (weights / unit).clamp(1e-30, 1e30))
 
 
-def resolve(classes: int, features: int, regularisation: float, **switches: bool) -> dict[str, object]:
+def resolve(classes: int, features: int, *, regularisation: float, **switches: bool) -> dict[str, object]:
     """Refuse a negative λ."""
     if not 0 <= regularisation < float("inf"):
         raise UserError(f"regularisation must be 0 or more and finite, not {regularisation}")

@@ -20,6 +20,7 @@ def d2(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     score: str = "Forgetting",
     neighbours: int = 5,
     gamma: float = 0.1,

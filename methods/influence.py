@@ -25,6 +25,7 @@ def influential(
     budgets: list[int],
     generator: torch.Generator,
     groups: list[Tensor],
+    *,
     damping: float = 0.01,
     swaps: int = 100,
 ) -> list[Picks]:
@@ -175,7 +176,7 @@ def _damped_inverse(hessian: Tensor, damping: float) -> Tensor:
     return torch.cholesky_inverse(torch.linalg.cholesky(hessian))
 
 
-def resolve(classes: int, features: int, damping: float, swaps: int) -> dict[str, object]:
+def resolve(classes: int, features: int, *, damping: float, swaps: int) -> dict[str, object]:
     """Refuse what cannot be."""
     if not 1e-9 <= damping < float("inf"):
         raise UserError(f"damping must be at least 1e-9 and finite, not {damping}")

@@ -35,7 +35,7 @@ def k_center_greedy(signals: Signals, budget: int, generator: torch.Generator) -
     return Picks(farthest_first(euclidean(signals.features), budget, generator))
 
 
-def contextual_diversity(signals: Signals, budget: int, generator: torch.Generator, epsilon: float = 1e-10) -> Picks:
+def contextual_diversity(signals: Signals, budget: int, generator: torch.Generator, *, epsilon: float = 1e-10) -> Picks:
     """Farthest-first with ½ KL(p‖q) + ½ KL(q‖p) between predictions (CDAL, Agarwal et al., ECCV 2020).
 
     Probabilities below `epsilon` count as that: the divergence from an impossible class would be infinite.
@@ -44,7 +44,7 @@ def contextual_diversity(signals: Signals, budget: int, generator: torch.Generat
     return Picks(farthest_first(SymmetricDivergence(p.clamp(min=epsilon)), budget, generator))
 
 
-def resolve(classes: int, features: int, epsilon: float) -> dict[str, object]:
+def resolve(classes: int, features: int, *, epsilon: float) -> dict[str, object]:
     """Refuse an ε that does not keep the logarithm finite."""
     if not 1e-300 <= epsilon < 1:
         raise UserError(f"epsilon must lie between 1e-300 and 1, not {epsilon:g}")

@@ -21,6 +21,7 @@ WEIGHT_VARIANCE, BIAS_VARIANCE = 2.0, 0.01
 
 def kip(
     task: Task,
+    *,
     iterations: int = 1000,
     targets: int = 5000,
     image_lr: float = 0.04,
@@ -37,7 +38,7 @@ def kip(
     device = task.compute.device
     room = Space("normalised", *(value.double() for value in task.compute.statistics))
     draw = seeds.generator(task.seed, "initial images")
-    pixels, labels = initial(task.split, task.sizes, init, 1, draw, *task.compute.statistics)
+    pixels, labels = initial(task.split, task.sizes, init, 1, draw, task.compute.statistics)
     images = room.begin(pixels.double().to(device)).contiguous().requires_grad_()
     classes = len(task.sizes)
     y_synthetic = centred(labels.to(device), classes)
@@ -125,12 +126,12 @@ class ZerothArcCosine(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, cosine: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, cosine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine)
         return (math.pi - _angle(cosine)) / (2 * math.pi)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
         (cosine,) = ctx.saved_tensors
         return grad / (2 * math.pi * (1 - cosine.square()).clamp(min=1e-12).sqrt())
 
@@ -139,13 +140,13 @@ class FirstArcCosine(torch.autograd.Function):
     """κ₁(c) = (√(1 − c²) + (π − arccos c) c)/2π = E[relu(u) relu(v)] for standard normal u, v; its slope is κ₀(c)."""
 
     @staticmethod
-    def forward(ctx, cosine: Tensor) -> Tensor:
+    def forward(ctx: torch.autograd.function.FunctionCtx, cosine: Tensor) -> Tensor:
         angle = _angle(cosine)
         ctx.save_for_backward(angle)
         return (angle.sin() + (math.pi - angle) * angle.cos()) / (2 * math.pi)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
         (angle,) = ctx.saved_tensors
         return grad * (math.pi - angle) / (2 * math.pi)
 

@@ -132,7 +132,8 @@ class TrainingLoss:
             number = int(torch.randint(len(self.starts), (1,), generator=draw))
         network = copy.deepcopy(self.starts[number]) if self.starts else self.context.fresh_network(number)
         layers = seeds.derive(self.seed, "layers", number)  # nothing else of the trial: equal sets have equal losses
-        train_full_batch(network, *self.images.take(chosen), self.steps, self.lr, self.images.compute, layers)
+        inputs, labels = self.images.take(chosen)
+        train_full_batch(network, inputs, labels, self.images.compute, steps=self.steps, lr=self.lr, seed=layers)
         return mean_loss(network, self.images)
 
 

@@ -16,6 +16,7 @@ def lcmat_s(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     rho: float = 0.1,
     K: int | None = None,
     weights: bool = False,
@@ -43,7 +44,7 @@ def lcmat_s(
 
 
 def resolve(
-    classes: int, features: int, rho: float, K: int | None, weights: bool, float32: bool, ten: bool, **how: object
+    classes: int, features: int, *, rho: float, K: int | None, weights: bool, float32: bool, ten: bool, **how: object
 ) -> dict[str, object]:
     """Fill in K, and refuse a ρ or K that cannot be, before any work is done."""
     only_exact(float32, how["greedy"])

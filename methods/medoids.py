@@ -24,6 +24,7 @@ def k_medoids(
     budget: int,
     generator: torch.Generator,
     context: Context | None = None,
+    *,
     space: str = "features",
     weights: bool = False,
     greedy: str = "exact",
@@ -75,7 +76,7 @@ def _space(name: object) -> str:
     return lookup("space", str(name), SPACES)
 
 
-def resolve(classes: int, features: int, space: str, weights: bool, **how: object) -> dict[str, object]:
+def resolve(classes: int, features: int, *, space: str, weights: bool, **how: object) -> dict[str, object]:
     """Refuse an unknown space or greedy."""
     return {"space": _space(space), "weights": weights, **greedy_options(**how)}
 

@@ -19,7 +19,7 @@ CONCENTRATION, TOP = 15.0, 10
 TDDS_SETTINGS = {0.3: (90, 10), 0.5: (70, 10), 0.7: (60, 20), 0.8: (20, 10), 0.9: (10, 5)}
 
 
-def dyn_unc(signals: Signals, budget: int, generator: torch.Generator, window: int = 10) -> Picks:
+def dyn_unc(signals: Signals, budget: int, generator: torch.Generator, *, window: int = 10) -> Picks:
     """Choose the largest mean over windows of epochs of std(p_y) within a window (He et al., CVPRW 2024)."""
     return Picks(ranked(window_mean(own_probability(signals), window, spread), budget))
 
@@ -28,6 +28,7 @@ def dual(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     window: int = WINDOW,
     epochs: int = EARLY,
     sampling: bool = True,
@@ -66,6 +67,7 @@ def tdds(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     epochs: int | None = None,
     window: int | None = None,
     newest: float = 0.9,
@@ -91,7 +93,7 @@ def tdds(
     return Picks(ranked(score, budget))
 
 
-def eva(signals: Signals, budget: int, generator: torch.Generator, window: int = 10) -> Picks:
+def eva(signals: Signals, budget: int, generator: torch.Generator, *, window: int = 10) -> Picks:
     """Choose the largest variance of ‖p − onehot(y)‖ in an early window plus that in a late one (Hong et al., MM 2024).
 
     The windows are the first and the last `window` epochs, or halves where there are fewer.
@@ -101,7 +103,7 @@ def eva(signals: Signals, budget: int, generator: torch.Generator, window: int =
     return Picks(ranked(spread(error[:size]).square() + spread(error[len(error) - size :]).square(), budget))
 
 
-def resolve_window(classes: int, features: int, window: int) -> dict[str, object]:
+def resolve_window(classes: int, features: int, *, window: int) -> dict[str, object]:
     """Refuse what cannot be."""
     check_numbers({"window": window}, at_least_one=("window",))
     return {"window": window}

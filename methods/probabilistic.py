@@ -27,6 +27,7 @@ def probabilistic(
     generator: torch.Generator,
     groups: list[Tensor],
     context: Context,
+    *,
     outer_steps: int = 100,
     inner_epochs: int = 20,
     step: float = 0.1,
@@ -79,7 +80,9 @@ def projected(s: Tensor, budget: int) -> Tensor:
     return (s - high).clamp(0, 1)
 
 
-def _updated(s: Tensor, mask: Tensor, losses: list[float], step: float, groups, budgets) -> Tensor:
+def _updated(
+    s: Tensor, mask: Tensor, losses: list[float], step: float, groups: list[Tensor], budgets: list[int]
+) -> Tensor:
     known = torch.tensor(losses, dtype=torch.float64)
     known = known[torch.isfinite(known)]
     if len(known) < 2 or not math.isfinite(losses[-1]) or float(known.std()) == 0:
@@ -133,7 +136,7 @@ def _restored(context: Context, identity: str, s: Tensor, losses: list[float]) -
     return state["s"], state["losses"], state.get("seconds", 0.0)
 
 
-def resolve(classes: int, features: int, outer_steps: int, inner_epochs: int, step: float) -> dict[str, object]:
+def resolve(classes: int, features: int, *, outer_steps: int, inner_epochs: int, step: float) -> dict[str, object]:
     """Refuse what cannot be."""
     for name, value in (("outer_steps", outer_steps), ("inner_epochs", inner_epochs)):
         if value < 1:

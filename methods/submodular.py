@@ -18,6 +18,7 @@ def facility_location_cosine(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     greedy: str = "exact",
     rows: int | None = None,
     parts: int | None = None,
@@ -31,7 +32,7 @@ def facility_location_cosine(
     return covered(cover(distance, budget, generator, greedy, rows, parts), weights=False)
 
 
-def graph_cut(signals: Signals, budget: int, generator: torch.Generator, softmax_twice: bool = False) -> Picks:
+def graph_cut(signals: Signals, budget: int, generator: torch.Generator, *, softmax_twice: bool = False) -> Picks:
     """Greedily take the largest Σ_{i∈V} s_ix − 2 Σ_{j∈S} s_jx (Iyer & Bilmes, NeurIPS 2013; λ = 1).
 
     As released: `softmax_twice`.
@@ -50,7 +51,7 @@ def graph_cut(signals: Signals, budget: int, generator: torch.Generator, softmax
 
 
 def log_determinant(
-    signals: Signals, budget: int, generator: torch.Generator, epsilon: float = 1e-6, softmax_twice: bool = False
+    signals: Signals, budget: int, generator: torch.Generator, *, epsilon: float = 1e-6, softmax_twice: bool = False
 ) -> Picks:
     """Greedily maximise log det(s_S + εI), by an incremental Cholesky factor (Chen et al., NeurIPS 2018, Algorithm 1).
 
@@ -80,14 +81,14 @@ def _cosines(signals: Signals, softmax_twice: bool) -> CosineDistance:
     return CosineDistance(*gradient_factors(with_softmax_twice(signals, softmax_twice)))
 
 
-def resolve_epsilon(classes: int, features: int, epsilon: float, softmax_twice: bool) -> dict[str, object]:
+def resolve_epsilon(classes: int, features: int, *, epsilon: float, softmax_twice: bool) -> dict[str, object]:
     """Refuse an ε too small for the factor to be computed."""
     if not 1e-10 <= epsilon < float("inf"):
         raise UserError(f"epsilon must be at least 1e-10 and finite, not {epsilon:g}")
     return {"epsilon": float(epsilon), "softmax_twice": softmax_twice}
 
 
-def resolve_location(classes: int, features: int, softmax_twice: bool, **how: object) -> dict[str, object]:
+def resolve_location(classes: int, features: int, *, softmax_twice: bool, **how: object) -> dict[str, object]:
     """Refuse what the greedy cannot be told."""
     return {"softmax_twice": softmax_twice, **greedy_options(**how)}
 

@@ -9,7 +9,7 @@ from lcmat.signals.needs import LOGITS
 from lcmat.signals.signals import Signals
 
 
-def least_confidence(signals: Signals, budget: int, generator: torch.Generator, by_logit: bool = False) -> Picks:
+def least_confidence(signals: Signals, budget: int, generator: torch.Generator, *, by_logit: bool = False) -> Picks:
     """Choose the largest 1 − max_c p_c; as released, `by_logit`, the smallest max_c z_c."""
     if by_logit:
         return Picks(ranked(-signals.logits.double().amax(1), budget))

@@ -17,6 +17,7 @@ def zcore(
     signals: Signals,
     budget: int,
     generator: torch.Generator,
+    *,
     rounds: int = 10,
     neighbours: int = 1000,
     dimensions: int = 2,

@@ -21,7 +21,9 @@ class Branches(nn.ModuleList):
         return torch.cat([branch(x) for branch in self], 1)
 
 
-def _convolution(width_in: int, width: int, kernel: int | tuple[int, int], stride: int, padding) -> nn.Sequential:
+def _convolution(
+    width_in: int, width: int, kernel: int | tuple[int, int], stride: int, padding: int | tuple[int, int]
+) -> nn.Sequential:
     convolution = nn.Conv2d(width_in, width, kernel, stride, padding, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 

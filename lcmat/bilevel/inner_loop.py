@@ -74,7 +74,7 @@ def prepared(split: Split, compute: Compute) -> Images:
 
 
 def train_full_batch(
-    network: nn.Module, inputs: Tensor, labels: Tensor, steps: int, lr: float, compute: Compute, seed: int
+    network: nn.Module, inputs: Tensor, labels: Tensor, compute: Compute, *, steps: int, lr: float, seed: int
 ) -> None:
     """Take `steps` steps of Adam on the mean cross-entropy of all samples at once, in place.
 

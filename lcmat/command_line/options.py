@@ -93,7 +93,7 @@ def build_parser(program: str = MAIN) -> Parser:
     return parser
 
 
-def _add_data(group) -> None:
+def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dataset", default="CIFAR10", help="name, ImageFolder, or hf:NAME_OR_PATH")
     add("--data_path", default="data", metavar="DIR", help="folder of the data; looked in before downloading")
@@ -119,7 +119,7 @@ def _add_data(group) -> None:
     add("--workers", "-j", **INT, help="processes that read images too many for memory (default: up to 4)")
 
 
-def _add_pretraining(group) -> None:
+def _add_pretraining(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
     add("--inner_model", metavar="NET", help="network that LBCS and Probabilistic train inside (default: as --model)")
@@ -139,7 +139,7 @@ def _add_pretraining(group) -> None:
     add("--gradient_scale", metavar="SCALE", help="sample, or batch: gradients / --selection_batch (default: sample)")
 
 
-def _add_selection(group) -> None:
+def _add_selection(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods, or all")
     add(
@@ -191,14 +191,14 @@ def _add_selection(group) -> None:
     add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
 
 
-def _add_condensation(group) -> None:
+def _add_condensation(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--factor", **INT, help="images stored in each synthetic one, squared (default: 1)")
     add("--backpack", **SWITCH, help="LCMat-C: gradient variance by BackPACK, not in closed form")
     add("--snapshots", **INT, default=10, help="synthetic images saved while they are learned; 0: none")
 
 
-def _add_training(group) -> None:
+def _add_training(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--evaluation", metavar="RECIPE", help="zhao or idc sets what follows (default: zhao with synthetic images)")
     add("--evaluations", **INT, default=1, help="networks trained for each seed")
@@ -217,13 +217,13 @@ def _add_training(group) -> None:
     add("--cross", nargs="+", default=[], metavar="NET", help="train these networks on the subset, too")
 
 
-def _add_testing(group) -> None:
+def _add_testing(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--test_interval", "-ti", **INT, default=10, help="epochs between tests; 0: only after the last")
     add("--test_fraction", "-tf", **FLOAT, default=1.0, help="share of the test images to use")
 
 
-def _add_running(group) -> None:
+def _add_running(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--seed", nargs="+", **INT, default=[0], help="one or more seeds, each with a network of its own")
     add("--save_path", "-sp", default="result", metavar="DIR", help="folder of records")
@@ -237,7 +237,7 @@ def _add_running(group) -> None:
     add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
 
 
-def _add_protocol(group) -> None:
+def _add_protocol(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--protocol", default="whole", metavar="NAME", help="whole, or continual: classes come in steps, a memory stays"
@@ -246,7 +246,7 @@ def _add_protocol(group) -> None:
     add("--memory_per_class", **INT, default=10, help="images of each class that are kept")
 
 
-def _add_released(group) -> None:
+def _add_released(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--gpu", nargs="+", **INT, help="use CUDA device N where there is one")
     add("--eps", action=LastOf, other="rho", type=float, metavar="E", help="the same as --rho 2E")

@@ -4,6 +4,7 @@ python -m lcmat analysis bound configs/table2_digits.yaml [flags of main.py]   #
 python -m lcmat analysis bound --dataset digits --selection Uniform LCMat-S --fraction 0.01 --seed 0 1 2
 """
 
+import argparse
 import copy
 import csv
 import io
@@ -113,7 +114,7 @@ def _with_files(lines: list) -> list:
     return found
 
 
-def _how(args) -> analyses.How:
+def _how(args: argparse.Namespace) -> analyses.How:
     """Return the measure that the flags give; raise UserError for one that cannot be."""
     for name, least in (("starts", 1), ("ascent_steps", 1), ("network_starts", 1), ("images", 1), ("points", 2)):
         if getattr(args, name) < least:

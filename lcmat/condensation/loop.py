@@ -83,7 +83,7 @@ def condense(task: Task, matching: Matching, schedule: Schedule, recipe: ImageRe
 
 def _initial(task: Task, init: str, factor: int) -> tuple[Tensor, Tensor]:
     draw = seeds.generator(task.seed, "initial images")
-    return initial(task.split, task.sizes, init, factor, draw, *task.compute.statistics)
+    return initial(task.split, task.sizes, init, factor, draw, task.compute.statistics)
 
 
 def _pairs(task: Task, room: Space, recipe: ImageRecipe, iteration: int, step: int) -> list[Pair]:

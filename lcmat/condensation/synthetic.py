@@ -109,17 +109,22 @@ def _upsampling(size: int, target: int, like: Tensor) -> Tensor:
 
 
 def initial(
-    split: Split, sizes: list[int], kind: str, factor: int, generator: torch.Generator, mean: Tensor, std: Tensor
+    split: Split,
+    sizes: list[int],
+    kind: str,
+    factor: int,
+    generator: torch.Generator,
+    statistics: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Return images (m, c, h, w) on the scale of pixels to begin with, sizes[c] of class c, and labels (m,).
 
     noise: N(0, 1) in normalised space. real: images of the split, drawn without replacement. mixed: each is factor²
-    such images, downsampled, side by side. mean, std: of the pixels of each channel, (c,).
+    such images, downsampled, side by side. statistics: mean and standard deviation of each channel's pixels, (c,).
     Raises UserError if a class has too few images.
     """
     lookup("init", kind, INITIALISATIONS)
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    shape = split.image_shape
+    shape, (mean, std) = split.image_shape, statistics
     if kind == "noise":
         noise = torch.randn(len(labels), *shape, generator=generator)
         return noise * std.cpu()[:, None, None] + mean.cpu()[:, None, None], labels

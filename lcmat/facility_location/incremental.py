@@ -53,7 +53,14 @@ def incremental_greedy(
 
 
 @torch.inference_mode()  # small operations cost less
-def _loop(clients, candidates, sums, largest, budget, own) -> tuple[list[int], list[float], Moves, Tensor]:
+def _loop(
+    clients: Clients,
+    candidates: Callable[[Tensor | slice], Tensor],
+    sums: Tensor,
+    largest: float,
+    budget: int,
+    own: bool,
+) -> tuple[list[int], list[float], Moves, Tensor]:
     """Return the picks, the cost before and after each, the clients that each took, and the gains left."""
     n, step, held = len(clients), _rows_at_once(clients, len(sums)), isinstance(clients, Matrix)
     look_up = _reader(clients, step)

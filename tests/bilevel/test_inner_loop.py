@@ -60,7 +60,7 @@ def test_a_trial_is_that_of_the_usual_training_loop(name: str, split: TensorSpli
     index = torch.arange(0, 300, 9)
     own, images = network(), prepared(split, compute)
     before = mean_loss(own.to(memory_format=torch.channels_last), images)
-    train_full_batch(own, *images.take(index), 4, 1e-3, compute, seed=0)
+    train_full_batch(own, *images.take(index), compute, steps=4, lr=1e-3, seed=0)
     loss = mean_loss(own, images)
     assert own.training
     assert abs(loss - before) > 1e-3
@@ -111,7 +111,8 @@ def test_pieces_of_a_full_batch_give_its_gradient(
         network = nets.build(name, 10, 1, 8)
         network.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
         with sized(images=size):
-            train_full_batch(network, *prepared(split, compute).take(torch.arange(30)), 3, 1e-3, compute, seed=0)
+            inputs, labels = prepared(split, compute).take(torch.arange(30))
+            train_full_batch(network, inputs, labels, compute, steps=3, lr=1e-3, seed=0)
         found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-5)
     assert (7 in sizes) == (name == "LeNet")

@@ -58,7 +58,7 @@ def test_mixed_images_hold_real_ones(digits: Dataset, compute: Compute) -> None:
     levels = torch.arange(40, dtype=torch.uint8)
     split = TensorSplit(levels[:, None, None, None].expand(40, 1, 8, 8), labels)
     draw = torch.Generator().manual_seed(0)
-    images, labels = initial(split, [1] * 10, "mixed", 2, draw, *compute.statistics)
+    images, labels = initial(split, [1] * 10, "mixed", 2, draw, compute.statistics)
     found = decoded(images, 2)
     for label in range(10):
         own = found[torch.arange(40) % 10 == label]

@@ -1,5 +1,6 @@
 """One step of condensation over all classes, against the plain loop over classes."""
 
+import argparse
 import statistics
 import time
 from pathlib import Path
@@ -53,7 +54,7 @@ def plain_step(name: str, network: nn.Module, images: Tensor, pairs: list[Pair])
     return plain_condensing.lcmat_c_gradient(network, images, pairs, RHO)
 
 
-def _condense(args, folder: Path) -> Path:
+def _condense(args: argparse.Namespace, folder: Path) -> Path:
     """Measure the gradient of one step in all synthetic images, in turn with the plain loop."""
     report = Report(folder / "condense.json", {"runs": args.runs, "images": CLASSES * PER_CLASS})
     for name in METHODS:

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import numpy as np
 
 
-def apricot(similarity, budget):
+def apricot(similarity: np.ndarray, budget: int) -> tuple[float, float, list[int]]:
     """Two-stage is its default and its fastest."""
     from apricot import FacilityLocationSelection
 
@@ -23,7 +23,7 @@ def apricot(similarity, budget):
     return made - started, time.perf_counter() - made, [int(pick) for pick in picks]
 
 
-def submodlib(similarity, budget):
+def submodlib(similarity: np.ndarray, budget: int) -> tuple[float, float, list[int]]:
     """LazyGreedy is its fastest exact one; it copies the matrix, in float32."""
     from submodlib import FacilityLocationFunction
 

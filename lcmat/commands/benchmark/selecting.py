@@ -1,5 +1,6 @@
 """Selection: every method, LCMat-S against the plain formulation and other libraries, ImageNet's shape, size."""
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -35,7 +36,7 @@ MILLION = 1_000_000
 GREEDY = ("exact", "stochastic", "partition")
 
 
-def _selection(args, folder: Path) -> Path:
+def _selection(args: argparse.Namespace, folder: Path) -> Path:
     """Measure every method that needs signals only."""
     setting = {name: getattr(args, name) for name in ("samples", "features", "classes", "fraction", "runs")}
     report = Report(folder / "selection.json", setting)
@@ -70,7 +71,7 @@ def _differing(setting: dict[str, object]) -> list[str]:
     return [f"--{name} {value}" for name, value in setting.items() if value != usual[name]]
 
 
-def real_signals(args) -> Path:
+def real_signals(args: argparse.Namespace) -> Path:
     """Return the file of the signals of CIFAR-10's training images under the network given, taken once."""
     path = Path(args.cache_path) / "benchmarks" / f"signals-{sha256_of(Path(args.pretrained))[:12]}.pt"
     if not path.exists():
@@ -84,7 +85,7 @@ def real_signals(args) -> Path:
     return path
 
 
-def _lcmat(args, folder: Path) -> Path:
+def _lcmat(args: argparse.Namespace, folder: Path) -> Path:
     """Measure LCMat-S on real signals against the plain formulation."""
     path = real_signals(args)
     report = Report(folder / "lcmat.json", {"runs": args.runs, "signals": path.stem})
@@ -136,7 +137,7 @@ def _agreement(picks: list[int], others: list[int]) -> str:
     return "the same, in the same order" if same == len(picks) else f"{shared} of {len(picks)} the same"
 
 
-def _greedy(args, folder: Path) -> Path:
+def _greedy(args: argparse.Namespace, folder: Path) -> Path:
     """Measure the greedy alone, on one similarity matrix, against apricot and submodlib."""
     path = real_signals(args)
     report = Report(folder / "greedy.json", {"runs": args.runs, "signals": path.stem})
@@ -204,7 +205,7 @@ def _environment(folder: Path) -> Path:
     return python
 
 
-def _imagenet(args, folder: Path) -> Path:
+def _imagenet(args: argparse.Namespace, folder: Path) -> Path:
     """Measure selection on made-up signals of ImageNet's shape, made class by class."""
     report = Report(folder / "imagenet.json", {"fraction": 0.01})
     for name, classes in [("a tenth", work.CLASSES // 10), ("all", work.CLASSES)]:
@@ -227,7 +228,7 @@ def _imagenet(args, folder: Path) -> Path:
     return report.write_table("ImageNet's shape", text, header, table)
 
 
-def _scale(args, folder: Path) -> Path:
+def _scale(args: argparse.Namespace, folder: Path) -> Path:
     """Measure one class of growing size: exact, and the approximations against it."""
     report = Report(folder / "scale.json", {"fraction": 0.01, "features": 512, "classes": 10, "K": 100})
     tasks = [(n, greedy, 0.01) for n in args.sizes for greedy in GREEDY]

@@ -1,5 +1,6 @@
 """Signals and training against the plain ways: the pass over all images, a training step, a run, LBCS's inner loop."""
 
+import argparse
 import copy
 import statistics
 import time
@@ -30,13 +31,13 @@ CHOSEN, STEPS, LR, TRIALS = 1000, 20, 1e-3, 500
 COPIES, TOGETHER = 4, "4 trials at once (vmap)"
 
 
-def _cifar10(args) -> tuple[Dataset, Compute]:
+def _cifar10(args: argparse.Namespace) -> tuple[Dataset, Compute]:
     make_repeatable()
     dataset = data.load("CIFAR10", args.data_path)
     return dataset, Compute(CPU, torch.float32, dataset.mean, dataset.std)
 
 
-def _reduced(args) -> str:
+def _reduced(args: argparse.Namespace) -> str:
     return "" if args.images == 50_000 else f" --images {args.images}"
 
 
@@ -45,7 +46,7 @@ def _network() -> torch.nn.Module:
     return nets.build("ResNet18", 10, 3, 32)
 
 
-def _signals(args, folder: Path) -> Path:
+def _signals(args: argparse.Namespace, folder: Path) -> Path:
     """Measure taking signals against the forward pass alone, in alternating blocks of images."""
     report = Report(folder / "signals.json", {"images": args.images})
     if not report.rows or args.overwrite:
@@ -85,7 +86,7 @@ def _forward(network: torch.nn.Module, split: TensorSplit, compute: Compute) -> 
         pass
 
 
-def _step(args, folder: Path) -> Path:
+def _step(args: argparse.Namespace, folder: Path) -> Path:
     """Measure images per second while training, against the plain loop and the machine's peak."""
     images = max(256, args.images // 25 // 128 * 128)
     report = Report(folder / "step.json", {"images": images, "runs": args.runs})
@@ -143,7 +144,7 @@ def _operations() -> float:
     return counter.get_total_flops() / 2
 
 
-def _run(args, folder: Path) -> Path:
+def _run(args: argparse.Namespace, folder: Path) -> Path:
     """Measure training on 0.1% of CIFAR-10 and its tests, against the plain loop."""
     tested = max(500, args.images // 5)
     report = Report(folder / "run.json", {"epochs": EPOCHS, "test_interval": TEST_INTERVAL, "test_images": tested})
@@ -178,7 +179,7 @@ def _run(args, folder: Path) -> Path:
     return report.write_table("A whole run", text, ["", "Seconds", "Times plain"], rows)
 
 
-def _inner(args, folder: Path) -> Path:
+def _inner(args: argparse.Namespace, folder: Path) -> Path:
     """Measure trials of LBCS's inner loop, against the training loop of the library and the plain one."""
     share = args.images / 50_000
     images, chosen = round(60_000 * share), max(2, round(CHOSEN * share))
@@ -230,7 +231,7 @@ def trials_of_each_way(split: TensorSplit, compute: Compute, index: torch.Tensor
 
     def ours() -> float:
         network = copy.deepcopy(start)
-        train_full_batch(network, *images.take(index), STEPS, LR, compute, seed=0)
+        train_full_batch(network, *images.take(index), compute, steps=STEPS, lr=LR, seed=0)
         return mean_loss(network, images)
 
     @torch.no_grad()
