@@ -8,9 +8,8 @@ import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
-from filelock import FileLock
-
 from lcmat.files import write_text
+from lcmat.locks import locked
 from lcmat.records.record import read_records
 from lcmat.reports.tables import Cell, Paired, Table, accuracy_tables, mean_std, paired, ranks
 
@@ -197,7 +196,7 @@ def write_tables(save_path: Path) -> tuple[list[Table], list[Path]]:
     """
     folder = Path(save_path) / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock"):
         records, damaged = read_records(save_path)
         tables = accuracy_tables(records)
         write_text(folder / "accuracy.md", "# Test accuracy\n\n" + accuracy_markdown(tables))

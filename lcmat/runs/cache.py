@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from lcmat.errors import UserError
 from lcmat.expected import Expected
 from lcmat.files import load_tensors
+from lcmat.locks import is_held, locked
 
 
-def lock_of(path: Path) -> FileLock:
+def lock_of(path: Path) -> AbstractContextManager[None]:
     """Return the lock to hold while a cached file is looked for and made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path.with_suffix(".lock"))
+    return locked(path.with_suffix(".lock"))
 
 
-def is_locked(path: Path) -> bool:
-    """Tell whether another process holds the lock of a cached file that is not there yet."""
-    if path.exists() or not path.with_suffix(".lock").exists():
-        return False
-    try:
-        with FileLock(path.with_suffix(".lock"), timeout=0):
-            return False
-    except Timeout:
-        return True
+def held_lock(paths: Iterable[Path]) -> Path | None:
+    """Return the first lock that another process holds on one of some cached files that are not there yet."""
+    locks = (path.with_suffix(".lock") for path in paths if not path.exists())
+    return next((lock for lock in locks if is_held(lock)), None)
 
 
 def cached(path: Path, expected: Expected | None = None) -> dict | None:

@@ -19,7 +19,7 @@ from lcmat.errors import UserError
 from lcmat.expected import array, fields, one_of
 from lcmat.records.keys import FORMATS
 from lcmat.runs import checkpoints
-from lcmat.runs.cache import is_locked, lock_of
+from lcmat.runs.cache import held_lock, lock_of
 from lcmat.runs.checkpoints import Names
 from lcmat.runs.configuration import Reduction, configuration
 from lcmat.runs.evaluation import Reduced, record_of, train_and_test
@@ -71,9 +71,9 @@ class Condensation:
         learning = {records.config_hash(condensing(setup, run))}
         return Names(checkpoints.of_trainings(key, setup.settings.evaluations), frozenset(learning))
 
-    def busy(self, setup: Setup, run: Run) -> bool:
-        """Tell whether another process is learning the images of this run."""
-        return is_locked(_cached(setup, run))
+    def busy(self, setup: Setup, run: Run) -> Path | None:
+        """Return the lock that another process holds which is learning the images of this run, or None."""
+        return held_lock([_cached(setup, run)])
 
     def make(self, setup: Setup, run: Run) -> dict:
         """Learn the images, train on them, and write them, their picture and the record."""

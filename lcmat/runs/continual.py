@@ -68,9 +68,9 @@ class Continual:
             names |= Names(trainings, self.inner.checkpoints(own, its).every)
         return names
 
-    def busy(self, setup: Setup, run: Run) -> bool:
-        """Tell nothing: what its steps need lies in locks of their own."""
-        return False
+    def busy(self, setup: Setup, run: Run) -> Path | None:
+        """Return nothing: what its steps need lies in locks of their own."""
+        return None
 
     def make(self, setup: Setup, run: Run) -> dict:
         """Go through all steps, write the memory and the record."""

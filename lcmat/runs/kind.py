@@ -6,6 +6,7 @@ A run goes down: plan → kind → network and signals → select or condense �
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
@@ -51,8 +52,8 @@ class Kind(Protocol):
     def checkpoints(self, setup: Setup, run: Run) -> Names:
         """Return every name of a checkpoint that the run may leave."""
 
-    def busy(self, setup: Setup, run: Run) -> bool:
-        """Tell whether another process is making what the run needs."""
+    def busy(self, setup: Setup, run: Run) -> Path | None:
+        """Return the lock that another process holds which is making what the run needs, or None."""
 
     def make(self, setup: Setup, run: Run) -> dict:
         """Do the run, write what it chose or made and then its record, and return the record."""

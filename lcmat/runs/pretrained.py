@@ -21,7 +21,7 @@ from lcmat.errors import UserError
 from lcmat.expected import Expected, array, fields, like, of, optional, real
 from lcmat.files import save_tensors
 from lcmat.records.keys import FORMATS
-from lcmat.runs.cache import cached, is_locked, lock_of
+from lcmat.runs.cache import cached, held_lock, lock_of
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Settings, Setup
 from lcmat.selection.context import Context
@@ -244,9 +244,9 @@ def is_taken(setup: Setup, network_id: NetworkId) -> bool:
     return any(path.exists() for path in _paths(setup, network_id))
 
 
-def busy(setup: Setup, run: Run) -> bool:
-    """Tell whether another process is making a network or signals that the run needs."""
-    return any(is_locked(path) for network_id in network_ids(setup, run) for path in _paths(setup, network_id))
+def busy(setup: Setup, run: Run) -> Path | None:
+    """Return the lock that another process holds which is making a network or signals that the run needs, or None."""
+    return held_lock(path for network_id in network_ids(setup, run) for path in _paths(setup, network_id))
 
 
 def _paths(setup: Setup, network_id: NetworkId) -> list[Path]:

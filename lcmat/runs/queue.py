@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from lcmat import records
+from lcmat import locks, records
 from lcmat.errors import UserError
+from lcmat.files import clear_unfinished
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Job
 from lcmat.training import DivergedError
@@ -35,10 +35,12 @@ def work(
     `number` (from 0) is there; `known`: it was not made here. A run that diverges is left out, with a line on stderr.
     may_start: asked before a job is begun or waited for; one that may not is left.
     """
+    for save_path, cache_path in {(j.setup.settings.save_path, j.setup.settings.cache_path) for j in jobs}:
+        clear_left_behind(save_path, cache_path)
     found: dict[int, dict] = {}
     failed: dict[int, DivergedError] = {}
     pending = dict(enumerate(jobs))
-    waiting = False
+    waiting = Waiting()
     while pending:
         before = len(pending)
         for number, job in list(pending.items()):
@@ -58,11 +60,48 @@ def work(
                 del pending[number]
                 tell(number, job, record, known)
         if len(pending) == before:
-            if not waiting:
-                print(f"waiting for {len(pending)} runs that other processes work on", file=sys.stderr)
-            waiting = True
-            time.sleep(PATIENCE)
+            waiting.go_on(list(pending.values()))
+        else:
+            waiting.since = None
     return [found[number] for number in sorted(found)], failed
+
+
+class Waiting:
+    """Waiting for runs that other processes work on: said once, and after a minute with the locks' files."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.said: set[str] = set()
+
+    def go_on(self, jobs: list[Job]) -> None:
+        """Wait for a while."""
+        self.since = time.monotonic() if self.since is None else self.since
+        self._say("", f"waiting for {len(jobs)} runs that other processes work on")
+        if time.monotonic() - self.since >= locks.SAID_AFTER:
+            paths = dict.fromkeys(str(path) for path in map(lock_in_the_way, jobs) if path is not None)
+            for path in paths:
+                self._say(path, f"still waiting for another process, which holds {path}; {locks.HANGS}")
+        time.sleep(PATIENCE)
+
+    def _say(self, about: str, text: str) -> None:
+        if about not in self.said:
+            print(text, file=sys.stderr)
+        self.said.add(about)
+
+
+def lock_in_the_way(job: Job) -> Path | None:
+    """Return the lock that another process holds on a run or on what it needs, or None."""
+    claim = _claim(job)
+    return job.kind.busy(job.setup, job.run) or (claim if locks.is_held(claim) else None)
+
+
+def clear_left_behind(save_path: Path, cache_path: Path) -> None:
+    """Remove what killed processes leave and no process needs: unfinished files, and the files of locks."""
+    kept = [save_path, *(folder for depth in ("*/", "*/*/", "*/*/*/") for folder in save_path.glob(depth))]
+    for folder in (*kept, *cache_path.glob("*/")):
+        clear_unfinished(folder)
+    for folder in (save_path / ".locks", *cache_path.glob("*/")):
+        locks.clear(folder)
 
 
 def raise_if_any_diverged(jobs: list[Job], failed: dict[int, DivergedError]) -> None:
@@ -109,23 +148,13 @@ def _recorded(job: Job) -> dict | None:
     return None if job.setup.settings.overwrite else records.read_record(job.path)
 
 
-@contextmanager
-def claimed(job: Job) -> Iterator[bool]:
-    """Hold the claim on a run for a while; yield whether that could be had."""
-    path = job.setup.settings.save_path / ".locks" / f"{job.key}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        # Whoever opened the file before it is gone looks for the record first, and finds it.
-        path.unlink(missing_ok=True)
-        lock.release()
+def claimed(job: Job) -> AbstractContextManager[bool]:
+    """Return a context that holds the claim on a run, and says whether that could be had."""
+    return locks.claimed(_claim(job))
+
+
+def _claim(job: Job) -> Path:
+    return job.setup.settings.save_path / ".locks" / f"{job.key}.lock"
 
 
 def in_words(record: dict, known: bool) -> str:

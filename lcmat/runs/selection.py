@@ -75,8 +75,8 @@ class Selection:
         trainings = checkpoints.of_trainings(records.config_hash(config), setup.settings.evaluations)
         return Names(trainings | {selection_key(config)}, pretrained.checkpoints(setup, run))
 
-    def busy(self, setup: Setup, run: Run) -> bool:
-        """Tell whether another process is making a network or signals that the run needs."""
+    def busy(self, setup: Setup, run: Run) -> Path | None:
+        """Return the lock that another process holds which is making a network or signals that the run needs."""
         return pretrained.busy(setup, run)
 
     def make(self, setup: Setup, run: Run) -> dict:
