@@ -7,6 +7,7 @@ small ones: fields({"epoch": whole(1), "history": fields({…})}).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 
@@ -35,16 +36,35 @@ def real(least: float = -math.inf, most: float = math.inf) -> Expected:
 
 def _number(kind: type, name: str, least: float, most: float) -> Expected:
     def check(value: object) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, kind) or not _is_finite(value):
             return f"is no {name} but {_kind(value)}"
-        return None if least <= value <= most else f"is {value}, not {least:g} to {most:g}"
+        return None if least <= value <= most else f"is {shown(value)}, not {least:g} to {most:g}"
 
     return check
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond all floating numbers
+        return False
 
 
 def of(*kinds: type) -> Expected:
     """Expect a value of one of some types."""
     return lambda value: None if isinstance(value, kinds) else f"is {_kind(value)}"
+
+
+def plain(value: object) -> str | None:
+    """Expect a word, a finite number, a truth value or None; this is an `Expected` itself."""
+    return (
+        real()(value) if isinstance(value, Real) and not isinstance(value, bool) else of(str, bool, type(None))(value)
+    )
+
+
+def matching(pattern: str) -> Expected:
+    """Expect text that a regular expression matches as a whole."""
+    return lambda value: None if isinstance(value, str) and re.fullmatch(pattern, value) else f"is {shown(value)}"
 
 
 def one_of(*values: object) -> Expected:
@@ -151,6 +171,11 @@ def like(template: object) -> Expected:
 def both(*expected: Expected) -> Expected:
     """Expect all of several things; the first that is wrong is said."""
     return lambda value: next((wrong for one in expected if (wrong := one(value)) is not None), None)
+
+
+def either(*expected: Expected) -> Expected:
+    """Expect one of several things; what is said is what keeps a value from being the last."""
+    return lambda value: None if any(one(value) is None for one in expected[:-1]) else expected[-1](value)
 
 
 def _first(found: object) -> str | None:

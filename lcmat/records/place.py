@@ -22,7 +22,9 @@ def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
     if config.get("protocol") == "continual":
         what = f"continual{config['steps']}x{config['memory_per_class']}"
     name = f"{what}-seed{config['seed']}-{config_hash(config)}.json"
-    return Path(save_path) / f"{slug(config['dataset'])}-{selection_model}" / config["selection"] / name
+    # A subset's file may be called ".....npz", and its record would lie a folder too high.
+    method = slug(config["selection"]) if config["selection"].strip(".") else "-" * max(1, len(config["selection"]))
+    return Path(save_path) / f"{slug(config['dataset'])}-{selection_model}" / method / name
 
 
 def candidates(save_path: Path, protocol: str) -> Iterator[Path]:

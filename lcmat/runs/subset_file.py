@@ -72,4 +72,6 @@ def subset_as_method(path: Path) -> tuple[Method, int]:
             raise UserError(f"{path} names sample {bad}, but there are {len(signals):,} (0 to {len(signals) - 1})")
         return Picks(torch.from_numpy(indices), None if weights is None else torch.from_numpy(weights).float())
 
-    return Method(path.stem, pick, needs=(), nested=False, weighted=weights is not None), len(indices)
+    # The name of a folder and of a row: of files that are called by what neither can hold, without that.
+    name = "".join(letter if letter.isprintable() and letter not in "|/\\" else "-" for letter in path.stem)
+    return Method(name, pick, needs=(), nested=False, weighted=weights is not None), len(indices)
