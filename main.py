@@ -7,91 +7,17 @@ python main.py --help
 """
 
 import sys
-from pathlib import Path
 
-from lcmat.command_line import options, planning
-from lcmat.command_line.request import request_of
-from lcmat.commands._registry import REGISTRY
-from lcmat.commands.tables import report
-from lcmat.reports import table_text, tables
-from lcmat.reports.continual import continual_markdown, write_continual
-from lcmat.runs import queue
-from lcmat.runs.export import check_export, export
-from lcmat.runs.job import Job
-from lcmat.runs.selection import select_to_files
-from lcmat.runs.signal_files import Selected, load_signals, select_from
-from lcmat.selection import Subset
+from lcmat.command_line import options
 
 
 def main(argv: list[str]) -> int:
     """Run the main job once for every method, fraction, seed and network that the command line names."""
     options.warn_in_one_line()
     args = options.parse(argv)
-    if args.signals:
-        return _select_from_signals(args)
-    with planning.planned([args], REGISTRY) as jobs:
-        if args.export:
-            planning.need_one_run(jobs, "--export")
-            check_export(Path(args.export), jobs[0].setup.dataset, args.link)
-        print(planning.headline(jobs[0].setup), flush=True)
-        return _select_only(args, jobs) if args.select_only else _run(args, jobs)
-
-
-def _run(args, jobs: list[Job]) -> int:
-    """Do the runs, and write and print their tables."""
-    done, failed = queue.work(jobs, lambda number, _, record, known: _tell(number, len(jobs), record, known))
-    if not done:
-        queue.raise_if_any_diverged(jobs, failed)
-    save_path = jobs[0].setup.settings.save_path
-    if jobs[0].kind.protocol == "continual":
-        report(write_continual(save_path)[1])
-        print(f"\n{continual_markdown(done)}", end="")
-    else:
-        _, damaged = table_text.write_tables(save_path)
-        report(damaged)
-        print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
-    if args.export:
-        _export(args, jobs[0], Subset.load(jobs[0].path.with_suffix(".npz")))
-    queue.raise_if_any_diverged(jobs, failed)
-    return 0
-
-
-def _select_only(args, jobs: list[Job]) -> int:
-    """Select, and write the indices, without training on them."""
-    for job in jobs:
-        subset, text = select_to_files(job.setup, job.run)
-        print(f"{job.run.method.name}, seed {job.run.seed}: {len(subset):,} images: {text}", flush=True)
-        if args.export:
-            _export(args, job, subset)
-    return 0
-
-
-def _export(args, job: Job, subset: Subset) -> None:
-    count = export(job.setup.dataset, subset, Path(args.export), args.link)
-    how = "linked to" if args.link else "written"
-    print(f"{count:,} images {how} in {args.export}/train, listed in chosen.txt beside it")
-
-
-def _select_from_signals(args) -> int:
-    """Select from a file of signals, without images, networks or training; write the indices."""
-    request = request_of(args, REGISTRY)
-    path = Path(args.signals)
-    signals = load_signals(path)
-    with planning.machine([request]):
-        for run in request.runs():
-            asked = Selected.of(run, request.settings.balance, request.settings.quota)
-            subset, text = select_from(path, signals, asked, request.settings.save_path)
-            cost = "" if subset.cost is None else f", L = {subset.cost:.6g}"
-            print(
-                f"{run.method.name}, seed {run.seed}: {len(subset):,} of {len(signals):,} samples{cost}: {text}",
-                flush=True,
-            )
-    return 0
-
-
-def _tell(number: int, total: int, record: dict, known: bool) -> None:
-    """Print what a run came to."""
-    print(f"[{number + 1}/{total}] {queue.in_words(record, known)}", flush=True)
+    with options.importing():  # it takes seconds, for which --help and a wrong flag do not wait
+        from lcmat.commands import _main
+    return _main.run(args)
 
 
 if __name__ == "__main__":

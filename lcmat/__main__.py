@@ -1,11 +1,15 @@
 """python -m lcmat NAME: what can be done with records, and what is not the main job. See --help."""
 
+import ast
 import importlib
+import importlib.util
 import pkgutil
 import sys
+from pathlib import Path
+from types import ModuleType
 
 from lcmat import commands
-from lcmat.command_line.options import run_command_line
+from lcmat.command_line.options import importing, run_command_line
 from lcmat.errors import UserError, lookup
 
 
@@ -16,7 +20,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m lcmat COMMAND …\n")
         for name in known:
-            print(f"  {name:12}{_module(name).__doc__.splitlines()[0]}")
+            print(f"  {name:12}{_documentation(name).splitlines()[0]}")
         print("\npython -m lcmat COMMAND --help says more.")
         return 0
     if argv[0].startswith("-"):
@@ -24,8 +28,15 @@ def main(argv: list[str]) -> int:
     return _module(lookup("command", argv[0], known)).main(argv[1:])
 
 
-def _module(name: str):
-    return importlib.import_module(f"lcmat.commands.{name}")
+def _module(name: str) -> ModuleType:
+    with importing():
+        return importlib.import_module(f"lcmat.commands.{name}")
+
+
+def _documentation(name: str) -> str:
+    """Return what a command says of itself, without importing all that it needs, which takes seconds."""
+    source = importlib.util.find_spec(f"lcmat.commands.{name}").origin
+    return ast.get_docstring(ast.parse(Path(source).read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

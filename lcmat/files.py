@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import torch
 
 from lcmat.errors import UserError
 from lcmat.expected import Expected, problem
@@ -111,6 +110,8 @@ def write_json(path: Path, value: object) -> None:
 
 def save_tensors(path: Path, value: dict) -> None:
     """Write a dictionary of tensors and plain values with torch.save, atomically."""
+    import torch  # here: it takes seconds, which what needs no tensors does not wait for
+
     write_atomically(path, lambda file: torch.save(value, file))
 
 
@@ -120,6 +121,8 @@ def load_tensors(path: Path, expected: Expected | None = None) -> dict:
     expected: what the file must hold. Raises UserError that names an absent or damaged file, or one that holds
     something else, and OSError where the disk does not give it.
     """
+    import torch
+
     with _reading(path, "a file of tensors") as file:
         if file.read(2) == b"PK":  # files of torch before 1.6 are no archives and have no checksums
             _compare_checksums(file)

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from lcmat.errors import UserError, shown
 
-from lcmat.errors import UserError
+if TYPE_CHECKING:  # it takes seconds to import, and flags are parsed by what stands here
+    import torch
 
 # Without a limit, selection takes at most this share of what is free.
 SHARE = 0.25
@@ -19,6 +21,7 @@ SHARE = 0.25
 OF_A_MATRIX, OF_VECTORS = 0.5, 0.25
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+MOST = 2**60
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 _sharers: ContextVar[int] = ContextVar("sharers", default=1)
 
@@ -48,6 +51,8 @@ def shared_by(sharers: int) -> Iterator[None]:
 
 def fits(count: int, share: float, device: torch.device | str = "cpu") -> bool:
     """Tell whether `count` bytes are within `share` of the limit on the device, or of one's part of it."""
+    import torch
+
     limit = _limit.get()
     return count * _sharers.get() <= share * (SHARE * free(torch.device(device)) if limit is None else limit)
 
@@ -55,14 +60,16 @@ def fits(count: int, share: float, device: torch.device | str = "cpu") -> bool:
 def parse_size(size: int | str) -> int:
     """Return a number of bytes from one, or from a text such as 500MB, 4G or 2GiB; raise UserError for others."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", str(size).strip().upper())
-    if found is None or found[2] not in UNITS or float(found[1]) <= 0:
-        raise UserError(f"a memory size looks like 500MB or 4GB, not {size!r}")
-    return int(float(found[1]) * UNITS[found[2]])
+    if found is None or found[2] not in UNITS or not 1 <= (count := float(found[1]) * UNITS[found[2]]) <= MOST:
+        raise UserError(f"a memory size looks like 500MB or 4GB, and is 1 byte to 1 EiB, not {shown(size)}")
+    return int(count)
 
 
 def free(device: torch.device) -> int:
     """Return how many bytes are free on the device: on the host, what this process's control group leaves, too."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     meminfo = Path("/proc/meminfo")

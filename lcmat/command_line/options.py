@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import os
+import re
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
-from lcmat.errors import UserError, of_the_disk, one_line, suggest
+from lcmat.errors import UserError, of_the_disk, one_line, shown, suggest
 from lcmat.memory_limit import parse_size
 
 
@@ -79,6 +81,7 @@ def build_parser(program: str = MAIN) -> Parser:
         allow_abbrev=False,
         usage=f"python {program} [FLAG VALUE …]",
         description="Select a small subset of a dataset, train a fresh network on it, and record its test accuracy.",
+        epilog="Exit codes: 2 for bad input, 3 for what the disk or the memory refuses, 130 after Ctrl-C.",
         formatter_class=lambda prog: Formatter(prog, max_help_position=44, width=120),
     )
     _add_data(parser.add_argument_group("data"))
@@ -301,13 +304,33 @@ def _from_yaml(path: Path, parser: Parser) -> list[str]:
 
 def read_yaml(path: Path) -> object:
     """Return what a YAML file holds; raise UserError that says in one line what is wrong with it."""
+    import yaml  # here: most command lines read none
+
+    from lcmat.files import check_regular
+
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice, of which the last would hold without a word."""
+
+        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+            node = super().compose_mapping_node(anchor)
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise yaml.composer.ComposerError(None, None, f"{shown(twice[0])} is there twice", node.start_mark)
+            return node
+
     try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
+        if path.parts[:2] not in (("/", "dev"), ("/", "proc")):  # where a shell puts <(…)
+            check_regular(path)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (IsADirectoryError, FileNotFoundError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UserError(f"cannot read {path}: {reason}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # dates, numbers by tag
+        raise UserError(f"{path} holds a value that is none of its kind ({one_line(error)[:80]})") from None
 
 
 def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
@@ -317,19 +340,34 @@ def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
     words = []
     for key, value in content.items():
         if key not in known:
-            raise UserError(f"{path}: unknown key '{key}'{_nearest(str(key), known)}")
+            raise UserError(f"{path}: unknown key {shown(key)}{_nearest(str(key), known)}")
         if value is None or value == [] or (key == "resume" and value is False):
             continue
         if key == "resume" and value is True:
             words.append("--resume")
             continue
         values = value if isinstance(value, list) else [value]
-        words += [f"--{key}", *(f"{item:.17g}" if isinstance(item, float) else str(item) for item in values)]
+        words += [f"--{key}", *(_word(f"{path}: {key}", item) for item in values)]
     try:
         parser.parse_args(words)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return words
+
+
+def _word(where: str, value: object) -> str:
+    """Return a value as a word of a command line; raise UserError for what is none."""
+    if isinstance(value, float):
+        return f"{value:.17g}"
+    if not isinstance(value, str | int | datetime.date):  # of lists in lists not even the text: they may be endless
+        raise UserError(f"{where} takes numbers, words or a list of them, not a {type(value).__name__}")
+    try:
+        text = str(value)
+    except ValueError:  # an integer of thousands of digits
+        raise UserError(f"{where} has too many digits") from None
+    if "\0" in text or (text.startswith("-") and not re.fullmatch(r"-\d*\.?\d+(e[-+]?\d+)?", text)):
+        raise UserError(f"{where}: {shown(text)} cannot be a value of a flag")
+    return text
 
 
 def _nearest(word: str, choices: object) -> str:
@@ -352,18 +390,21 @@ def warn_in_one_line() -> None:
 def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:
     """Call main(argv) and return its exit code, with one line on stderr unless that is 0.
 
-    2 for bad input, 3 for what the disk refuses, 130 after Ctrl-C, 141 where nobody reads what is printed.
+    2 for bad input, 3 for what the disk or the memory refuses, 130 after Ctrl-C, 141 where nobody reads the output.
     """
-    program = Path(sys.argv[0]).name
+    program, asked = Path(sys.argv[0]).name, []
     try:
-        code = main(list(sys.argv[1:] if argv is None else argv)) or 0
-        sys.stdout.flush()  # here, where it can be said that it fails
+        with contextlib.suppress(AttributeError, ValueError):  # names of files need not be text, nor terminals in UTF-8
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with _on_ctrl_c(lambda: asked.append(True) or signal.default_int_handler(signal.SIGINT, None)):
+            code = main(list(sys.argv[1:] if argv is None else argv)) or 0
+            sys.stdout.flush()  # here, where it can be said that it fails
         return code
     except UserError as error:
         print(f"{program}: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; the same command goes on with --resume", file=sys.stderr)
+        print(_interrupted(), file=sys.stderr)
         return 130
     except BrokenPipeError:
         _discard_output()
@@ -375,6 +416,49 @@ def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             _discard_output()
         return 3
+    except Exception as error:
+        if re.search("allocate memory|out of memory|not enough memory", str(error)) or isinstance(error, MemoryError):
+            print(
+                f"{program}: error: the memory does not suffice for what was asked for; ask for less", file=sys.stderr
+            )
+            return 3
+        if not asked:
+            raise
+        print(_interrupted(), file=sys.stderr)  # a library that is interrupted may make something else of it
+        return 130
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """While what a command needs is imported, which takes seconds, let Ctrl-C end the process at once.
+
+    Nothing has begun, and libraries that are interrupted in the middle of this fail in ways of their own.
+    """
+
+    def stop() -> None:
+        os.write(2, f"{_interrupted()}\n".encode())
+        os._exit(130)
+
+    with _on_ctrl_c(stop):
+        yield
+
+
+@contextlib.contextmanager
+def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
+    """Do something on Ctrl-C for a while, unless that is ignored, as in the background."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: action())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupted() -> str:
+    return f"{Path(sys.argv[0]).name}: interrupted; the same command goes on with --resume"
 
 
 def _discard_output() -> None:

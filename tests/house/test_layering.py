@@ -163,7 +163,8 @@ def test_module_is_not_bound_to_cuda_and_loads_no_pickled_code(name: str) -> Non
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 # Of other projects, which have no public name for these.
 OF_OTHERS = {"_actions", "_option_string_actions", "_check_integrity", "_forward_pre_hooks", "_type"}
-WITHIN_COMMANDS = {"_registry", "_reports"}  # modules that commands share
+# Modules that commands share, and what the two scripts do: no commands of `python -m lcmat`.
+WITHIN_COMMANDS = {"_registry", "_reports", "_main", "_cross_networks"}
 
 
 def private(name: str) -> bool:
