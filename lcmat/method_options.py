@@ -11,6 +11,9 @@ from numbers import Integral, Real
 
 from lcmat.errors import UserError, shown, suggest
 
+# Beyond any number that an option can sensibly have: counts of this size would be worked through before any message.
+MOST = 10**12
+
 
 def taking(options: type) -> Callable[[Callable], Callable]:
     """Let a function be given the fields of its parameter `options`, a dataclass, as keywords.
@@ -75,6 +78,8 @@ def checked_options(owner: str, defaults: Mapping[str, object], given: Mapping[s
             known = suggest(name, defaults) if defaults else "; it has no options"
             raise UserError(f"{owner} has no option '{name}'{known}")
         _check_type(f"{owner}: {name}", given[name], defaults[name])
+        if isinstance(given[name], Real) and MOST < abs(given[name]) < math.inf:
+            raise UserError(f"{owner}: {name} must be at most {MOST:,} in size, not {shown(given[name])}")
     return {**defaults, **given}
 
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lcmat.command_line import options
 from lcmat.command_line.options import Parser
-from lcmat.errors import UserError, suggest
+from lcmat.errors import UserError, shown, suggest
 
+# The most command lines of a grid.
+MOST = 100_000
 KEYS = ("title", "runs", "vary", "report")
 
 
@@ -37,11 +40,15 @@ def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Seq
         raise UserError(f"{path} is no grid: it must hold 'runs:' with flags of main.py below it")
     for key in content:
         if key not in KEYS:
-            raise UserError(f"{path}: unknown key '{key}'{suggest(str(key), KEYS)}")
+            raise UserError(f"{path}: unknown key {shown(key)}{suggest(str(key), KEYS)}")
     blocks = content["runs"] if isinstance(content["runs"], list) else [content["runs"]]
     vary = content.get("vary") or {}
     if not isinstance(vary, dict) or not all(isinstance(values, list) and values for values in vary.values()):
         raise UserError(f"{path}: vary: takes flags with a list of values each")
+    if not blocks:
+        raise UserError(f"{path}: runs: holds no runs")
+    if len(blocks) * math.prod(map(len, vary.values())) > MOST:
+        raise UserError(f"{path} stands for more than {MOST:,} command lines; vary less at once")
     lines = []
     for block in blocks:
         if not isinstance(block, dict):
@@ -60,7 +67,7 @@ def _reports(content: dict, path: Path, known: Sequence[str]) -> dict[str, dict[
     for item in asked if isinstance(asked, list) else [asked]:
         name, details = next(iter(item.items())) if isinstance(item, dict) and item else (item, {})
         if name not in known:
-            raise UserError(f"{path}: unknown report '{name}'{suggest(str(name), known)}")
+            raise UserError(f"{path}: unknown report {shown(name)}{suggest(shown(name), known)}")
         if not isinstance(details or {}, dict):
             raise UserError(f"{path}: report {name} takes 'option: value' lines")
         found[name] = details or {}

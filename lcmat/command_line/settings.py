@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lcmat.errors import UserError, lookup
+from lcmat.errors import UserError, lookup, shown
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.runs.setup import Settings
 from lcmat.selection.budgets import check_fraction
@@ -14,11 +15,20 @@ from lcmat.training import Recipe
 
 RECIPE = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay")
 SCHEDULE = ("scheduler", "min_lr", "step_size", "gamma")
-# Least values of flags that are numbers, and of those that are shares.
+# Least values of flags that are numbers; others are checked where their meaning is.
 LEAST = {
     1: ("ipc", "threads", "image_size", "initialisations", "initialisation_epochs", "evaluations", "factor"),
     0: ("workers", "test_interval", "selection_test_interval", "checkpoint_interval", "snapshots"),
 }
+# Greatest ones: far beyond what anybody can wait for or store, they bound what is counted out before any work.
+MOST = {
+    1_000: ("initialisations", "evaluations", "factor", "steps", "workers", "threads", "gpu"),
+    10_000: ("snapshots",),
+    1_000_000: ("image_size", "epochs", "selection_epochs", "initialisation_epochs", "trials"),
+    10**9: ("budget", "ipc", "memory_per_class", "K", "batch", "train_batch", "selection_batch", "test_interval",
+            "selection_test_interval", "checkpoint_interval"),
+    2**63 - 1: ("seed",),
+}  # fmt: skip
 SHARES = ("test_fraction", "selection_test_fraction", "val_ratio")
 
 
@@ -54,15 +64,23 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for fraction in args.fraction or []:
         check_fraction(fraction)
     for least, names in LEAST.items():
-        for name in names:
-            given = getattr(args, name)
-            for value in given if isinstance(given, list) else [given]:
-                if value is not None and value < least:
-                    words = "at least 1" if least else "0 or more"
-                    raise UserError(f"--{name} must be {words}, not {value}")
+        for name, value in _values(args, names):
+            if not value >= least:
+                raise UserError(f"--{name} must be {'at least 1' if least else '0 or more'}, not {value}")
+    for most, names in MOST.items():
+        for name, value in _values(args, names):
+            if not -most - 1 <= value <= most:
+                raise UserError(f"--{name} must be at most {most:,}, not {shown(value)}")
     for name in SHARES:
         if not 0 < getattr(args, name) <= 1:
             raise UserError(f"--{name} must lie above 0 and at most at 1, not {getattr(args, name):g}")
+
+
+def _values(args: argparse.Namespace, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Yield the numbers that flags were given, with the names of these."""
+    for name in names:
+        given = getattr(args, name)
+        yield from ((name, value) for value in (given if isinstance(given, list) else [given]) if value is not None)
 
 
 def _check_paths(args: argparse.Namespace) -> None:
