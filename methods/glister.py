@@ -1,7 +1,7 @@
 """Glister: samples whose gradient step lowers the loss on a target set most, the training or a validation set."""
 
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,10 +9,11 @@ from torch import Tensor
 
 from lcmat.errors import UserError, lookup
 from lcmat.last_layer import gradient_factors, layer_inputs
+from lcmat.method_options import taking
 from lcmat.selection.matching_pursuit import products
 from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
-from lcmat.signals.needs import WITH_VALIDATION
+from lcmat.signals.needs import GRADIENTS, WITH_VALIDATION
 from lcmat.signals.released import with_softmax_twice
 from lcmat.signals.signals import Signals
 
@@ -21,16 +22,18 @@ STEPS = ("mean", "sum")
 VANISHED = 1e-6
 
 
-def glister(
-    signals: Signals,
-    budget: int,
-    generator: torch.Generator,
-    *,
-    eta: float = 0.1,
-    blocks: int = 20,
-    step: str = "mean",
-    softmax_twice: bool = False,
-) -> Picks:
+@dataclass(frozen=True)
+class Options:
+    """What Glister and Glister-Val can be told."""
+
+    eta: float = 0.1  # η
+    blocks: int = 20  # of picks, after each of which the target is taken anew
+    step: str = "mean"  # along the mean of the gradients of S, or their "sum"
+    softmax_twice: bool = False  # as released
+
+
+@taking(Options)
+def glister(signals: Signals, budget: int, generator: torch.Generator, options: Options) -> Picks:
     """Greedily maximise the target's likelihood after one step of size η on the chosen (Killamsetty et al. 2021b).
 
     With θ(S) = θ − η Σ_{i∈S} g_i in the last layer, adding x changes the target's loss by −η ⟨g_x, ∇L(θ(S))⟩ to first
@@ -40,23 +43,15 @@ def glister(
     nothing within a few blocks, which a warning says. As released: `softmax_twice`, and a single block, since there
     the target is never taken anew.
     """
-    signals = with_softmax_twice(signals, softmax_twice)
-    return _selected(signals, signals, budget, eta, blocks, step)
+    signals = with_softmax_twice(signals, options.softmax_twice)
+    return _selected(signals, signals, budget, options.eta, options.blocks, options.step)
 
 
-def glister_val(
-    signals: Signals,
-    budget: int,
-    generator: torch.Generator,
-    *,
-    eta: float = 0.1,
-    blocks: int = 20,
-    step: str = "mean",
-    softmax_twice: bool = False,
-) -> Picks:
-    """The same with the validation samples as target, of the same class if balanced."""
-    signals = with_softmax_twice(signals, softmax_twice)
-    return _selected(signals, signals.validation, budget, eta, blocks, step)
+@taking(Options)
+def glister_val(signals: Signals, budget: int, generator: torch.Generator, options: Options) -> Picks:
+    """Choose as `glister` does, with the validation samples as target, of the same class if balanced."""
+    signals = with_softmax_twice(signals, options.softmax_twice)
+    return _selected(signals, signals.validation, budget, options.eta, options.blocks, options.step)
 
 
 def target_gradient(target: Signals, step: Tensor) -> Tensor:
@@ -104,7 +99,7 @@ RELEASED = {"softmax_twice": True, "blocks": 1, "gradient_scale": "batch"}
 GLISTER, GLISTER_VAL = (
     Method(name, pick, needs, nested=False, resolve=resolve, unrecorded=BEFORE, released=RELEASED)
     for name, pick, needs in (
-        ("Glister", glister, ("features", "logits")),
+        ("Glister", glister, GRADIENTS),
         ("Glister-Val", glister_val, WITH_VALIDATION),
     )
 )

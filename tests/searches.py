@@ -13,9 +13,12 @@ from lcmat import Signals, data
 from lcmat.bilevel import lexicographic
 from lcmat.bilevel.lexicographic import Rules, ask, tell
 from lcmat.bilevel.trials import TrialFile, read_trials, refine
+from lcmat.data import TensorSplit
 from lcmat.selection.context import Context
 from lcmat.selection.subset import Subset
+from lcmat.training import Compute, Recipe
 from methods import select
+from tests.networks import TinyNet
 
 
 class Killed(BaseException):
@@ -24,6 +27,18 @@ class Killed(BaseException):
 
 values = st.tuples(st.integers(1, 5).map(float), st.integers(1, 5))
 RULES = Rules(tolerance=0.2, step=0.5)
+
+
+def first_digits() -> TensorSplit:
+    """The first 300 digits."""
+    return data.load("digits").train.take(torch.arange(300))
+
+
+def tiny_networks_on(split: TensorSplit, compute: Compute) -> Context:
+    """What LBCS gets: images and networks."""
+    return Context(
+        split, compute, fresh_network=TinyNet, recipe=Recipe(epochs=1, batch=32, lr=0.05, scheduler="constant")
+    )
 
 
 def start_of(n: int, k: int, seed: int = 0) -> Tensor:

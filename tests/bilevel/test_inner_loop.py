@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nets
-from lcmat import data, memory_limit
+from lcmat import memory_limit
 from lcmat.bilevel import inner_loop
 from lcmat.bilevel.inner_loop import mean_loss, prepared, train_full_batch
 from lcmat.block_sizes import sized
@@ -19,23 +19,11 @@ from lcmat.selection.context import Context
 from lcmat.training import Compute, Recipe, predictions, train
 from tests import oracles
 from tests.networks import TinyNet
-from tests.searches import lbcs
+from tests.searches import first_digits, lbcs, tiny_networks_on
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
-
-
-@pytest.fixture(scope="module")
-def split() -> TensorSplit:
-    """The first 300 digits."""
-    return data.load("digits").train.take(torch.arange(300))
-
-
-@pytest.fixture(scope="module")
-def context(split: TensorSplit, compute: Compute) -> Context:
-    """What LBCS gets: images and networks."""
-    return Context(
-        split, compute, fresh_network=TinyNet, recipe=Recipe(epochs=1, batch=32, lr=0.05, scheduler="constant")
-    )
+split = pytest.fixture(first_digits, scope="module", name="split")
+context = pytest.fixture(tiny_networks_on, scope="module", name="context")
 
 
 def slowly(network: nn.Module, split: TensorSplit, compute: Compute, index: Tensor, steps: int, lr: float) -> float:

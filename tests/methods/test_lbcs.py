@@ -34,9 +34,21 @@ from lcmat.training import Compute, Recipe
 from methods import get, select
 from tests import oracles
 from tests.networks import TinyNet
-from tests.searches import QUICK, Killed, fed, labels_only, lbcs, start_of, without_seconds
+from tests.searches import (
+    QUICK,
+    Killed,
+    fed,
+    first_digits,
+    labels_only,
+    lbcs,
+    start_of,
+    tiny_networks_on,
+    without_seconds,
+)
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
+split = pytest.fixture(first_digits, scope="module", name="split")
+context = pytest.fixture(tiny_networks_on, scope="module", name="context")
 
 
 def test_lbcs_restarts_where_its_step_is_too_small(context: Context, tmp_path: Path) -> None:
@@ -48,20 +60,6 @@ def test_lbcs_restarts_where_its_step_is_too_small(context: Context, tmp_path: P
     assert any(one["incumbent"] is None for one in lines)
     assert len(subset) in {one["f2"] for one in lines}
     assert len(search_figure(lines, 0.2, "restarts", tmp_path, "restarts")) == 2
-
-
-@pytest.fixture(scope="module")
-def split() -> TensorSplit:
-    """The first 300 digits."""
-    return data.load("digits").train.take(torch.arange(300))
-
-
-@pytest.fixture(scope="module")
-def context(split: TensorSplit, compute: Compute) -> Context:
-    """What LBCS gets: images and networks."""
-    return Context(
-        split, compute, fresh_network=TinyNet, recipe=Recipe(epochs=1, batch=32, lr=0.05, scheduler="constant")
-    )
 
 
 def loss_function(context: Context, starts: list[nn.Module], seed: int = 0) -> methods.lbcs.TrainingLoss:

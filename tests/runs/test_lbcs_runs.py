@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import Tensor
 
 import methods.lbcs
@@ -19,31 +18,15 @@ from lcmat.command_line import grids, options
 from lcmat.command_line.method_flags import check_options, options_for, options_of
 from lcmat.command_line.settings import settings_of
 from lcmat.commands import _reports
-from lcmat.data.splits import TensorSplit
 from lcmat.reports.figures import search_figure
-from lcmat.selection.context import Context
-from lcmat.training import Compute, Recipe
 from methods import get
 from tests import oracles
 from tests.harness import ROOT, call, places
-from tests.networks import TinyNet
-from tests.searches import loss_of_missing, searched, start_of, without_seconds
+from tests.searches import first_digits, loss_of_missing, searched, start_of, tiny_networks_on, without_seconds
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
-
-
-@pytest.fixture(scope="module")
-def split() -> TensorSplit:
-    """The first 300 digits."""
-    return data.load("digits").train.take(torch.arange(300))
-
-
-@pytest.fixture(scope="module")
-def context(split: TensorSplit, compute: Compute) -> Context:
-    """What LBCS gets: images and networks."""
-    return Context(
-        split, compute, fresh_network=TinyNet, recipe=Recipe(epochs=1, batch=32, lr=0.05, scheduler="constant")
-    )
+split = pytest.fixture(first_digits, scope="module", name="split")
+context = pytest.fixture(tiny_networks_on, scope="module", name="context")
 
 
 DIGITS = [
