@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -54,6 +54,7 @@ class Recipe:
     step_size: float = 50  # StepLR: epochs
     gamma: float = 0.5  # StepLR, MultiStepLR
     augmentation: str = "none"
+    total_steps: int | None = None  # in place of `epochs`: as many optimiser steps, whatever the size of the split
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", lookup("optimizer", self.optimizer, OPTIMIZERS))
@@ -61,6 +62,8 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch", 2)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.total_steps is not None and self.total_steps < 1:
+            raise UserError(f"total_steps must be at least 1, not {self.total_steps}")
         if not self.lr > 0:
             raise UserError(f"the learning rate must be above 0, not {self.lr:g}")
         for name in ("lr", "momentum", "weight_decay", "min_lr", "step_size", "gamma"):
@@ -71,7 +74,8 @@ class Recipe:
                 raise UserError(f"{name} must not be negative, not {getattr(self, name):g}")
         if not self.step_size > 0:
             raise UserError(f"step_size must be above 0, not {self.step_size:g}")
-        unread = []
+        # A schedule is stretched over the steps: what is left of epochs is the unit of StepLR's step_size.
+        unread = ["epochs"] if self.total_steps is not None and self.scheduler != "StepLR" else []
         if self.optimizer != "SGD":
             unread += ["momentum", "nesterov"]
         elif self.momentum == 0:  # torch refuses Nesterov's form of it
@@ -84,6 +88,36 @@ class Recipe:
             unread += ["gamma"]
         for name in unread:  # so that trainings that do not differ have equal recipes, and records
             object.__setattr__(self, name, type(self).__dataclass_fields__[name].default)
+
+    @property
+    def described(self) -> dict[str, object]:
+        """All fields as a configuration says them: `total_steps` only where it is given."""
+        return {name: value for name, value in asdict(self).items() if name != "total_steps" or value is not None}
+
+    def steps(self, epoch_steps: int) -> int:
+        """Return all optimiser steps of a training whose epoch has so many."""
+        return self.epochs * epoch_steps if self.total_steps is None else self.total_steps
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What an epoch trains on: positions in their order, and what each one's loss is multiplied by (b,), or None."""
+
+    positions: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The samples of each epoch, drawn anew while a network trains.
+
+    draw: called as draw(epoch, losses), epoch from 0, losses (n,) each sample's cross-entropy when it was last trained
+    on, NaN before; returns a Draw. size: how many samples an epoch has, the largest if that changes: by so many goes
+    the schedule.
+    """
+
+    draw: Callable[[int, Tensor], Draw]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -165,7 +199,8 @@ class History:
     tests: pairs of epoch (from 1) and test accuracy in per cent. train_accuracy: of the last epoch, while training.
     dynamics: (epochs, n) tensors `correctness`, `margin`, `error_norm`, `probability_margin`, `loss`, `change` of each
     sample when its batch came (see `_record`), or None. held_out_accuracy: after the last epoch, on samples held out of
-    the training set, or None.
+    the training set, or None. images: how many each epoch trained on. class_accuracy: of each class after the last
+    epoch, in per cent, None of one without test images; None before.
     """
 
     tests: list[tuple[int, float]] = field(default_factory=list)
@@ -173,6 +208,8 @@ class History:
     seconds: float = 0.0
     dynamics: dict[str, Tensor] | None = None
     held_out_accuracy: float | None = None
+    images: list[int] = field(default_factory=list)
+    class_accuracy: list[float | None] | None = None
 
 
 TESTS = each(row(whole(1), real(0, 100)))
@@ -182,7 +219,9 @@ def of_history(dynamics: Expected, finished: bool = False) -> Expected:
     """Expect what a file holds of a History; of a finished training there is at least one test."""
     tests = both(TESTS, each(of(list, tuple), 1)) if finished else TESTS
     required = {"tests": tests, "train_accuracy": real(0, 100), "seconds": real(0), "dynamics": dynamics}
-    return fields(required, {"held_out_accuracy": optional(real(0, 100))})
+    by_class = optional(each(optional(real(0, 100))))
+    more = {"held_out_accuracy": optional(real(0, 100)), "images": each(whole(1)), "class_accuracy": by_class}
+    return fields(required, more)
 
 
 def history_of(values: dict[str, object]) -> History:
@@ -209,8 +248,9 @@ def train(
     weights: SampleWeights | None = None,
     watch: Watch | None = None,
     checkpoint: Checkpoint | None = None,
+    draws: Draws | None = None,
 ) -> History:
-    """Train `network` in place on `split` and return its History.
+    """Train `network` in place on `split`, or on what `draws` draws of it for each epoch, and return its History.
 
     All draws derive from `seed` and the epoch, so a resumed training equals an undisturbed one.
     Raises DivergedError when a loss is not finite, UserError if the split has a single sample.
@@ -218,26 +258,47 @@ def train(
     if len(split) < 2:
         raise UserError(f"cannot train on {len(split)} sample: BatchNorm needs two; raise the fraction or budget")
     watch = watch or Watch()
-    course = _begun(network, split, recipe, compute, seed=seed, weights=weights, dynamics=watch.dynamics)
-    history, first = course.history, 0
+    how = {"seed": seed, "weights": weights, "dynamics": watch.dynamics, "draws": draws}
+    course = _begun(network, split, recipe, compute, **how)
+    history, first, epochs = course.history, 0, course.plan.epochs
     if checkpoint is not None and checkpoint.resume and checkpoint.path.exists():
         first = _restore(checkpoint.path, course)
     started = saved = time.monotonic()
     before = history.seconds
-    numbers = range(first + 1, recipe.epochs + 1)
-    bar = tqdm(numbers, desc=watch.label, initial=first, total=recipe.epochs, disable=None, leave=False)
+    numbers = range(first + 1, epochs + 1)
+    bar = tqdm(numbers, desc=watch.label, initial=first, total=epochs, disable=None, leave=False)
     for epoch in bar:
         _epoch(course, epoch - 1)
-        if epoch == recipe.epochs:
-            _check_weights(network, recipe, course.optimizer)
-        if watch.tests_after(epoch, recipe.epochs):
-            history.tests.append((epoch, accuracy(network, watch.test, compute)))
+        if epoch == epochs:
+            _check_weights(network, epoch, course.optimizer)
+        if watch.tests_after(epoch, epochs):
+            history.tests.append((epoch, _tested(course, watch.test, last=epoch == epochs)))
             bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
         history.seconds = before + time.monotonic() - started
-        if checkpoint is not None and epoch < recipe.epochs and time.monotonic() - saved >= checkpoint.seconds:
+        if checkpoint is not None and epoch < epochs and time.monotonic() - saved >= checkpoint.seconds:
             _store(checkpoint.path, course, epoch)
             saved = time.monotonic()
     return history
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How long a training is: in epochs, of which the last may be cut short, in steps of a whole epoch, in steps."""
+
+    epochs: int
+    epoch_steps: int
+    steps: int
+
+    @staticmethod
+    def of(recipe: Recipe, samples: int) -> _Plan:
+        """Return the plan for epochs of so many samples."""
+        epoch_steps = len(chunks(torch.arange(samples), recipe.batch))
+        steps = recipe.steps(epoch_steps)
+        return _Plan(-(-steps // epoch_steps), epoch_steps, steps)
+
+    def of_epoch(self, epoch: int) -> int:
+        """Return how many steps epoch `epoch`, from 0, has."""
+        return min(self.epoch_steps, self.steps - epoch * self.epoch_steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +315,9 @@ class _Course:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     history: History
     earlier: dict[str, Tensor] | None  # (n, C) log-probabilities of the epoch before, as `log_p`
+    plan: _Plan
+    draws: Draws | None
+    losses: Tensor | None  # (n,) as `Draws.draw` takes them
 
 
 def _begun(
@@ -265,21 +329,34 @@ def _begun(
     seed: int,
     weights: SampleWeights | None,
     dynamics: bool,
+    draws: Draws | None,
 ) -> _Course:
     """Put a network in place and make what it is to be trained with."""
     network.to(compute.device, memory_format=torch.channels_last).train()
     optimizer = optimizer_of(network, recipe)
-    scheduler = scheduler_of(optimizer, recipe, steps=len(chunks(torch.arange(len(split)), recipe.batch)))
-    history = History(dynamics=_empty_dynamics(recipe.epochs, len(split), compute.device) if dynamics else None)
+    plan = _Plan.of(recipe, len(split) if draws is None else draws.size)
+    scheduler = scheduler_of(optimizer, recipe, plan.epoch_steps)
+    history = History(dynamics=_empty_dynamics(plan.epochs, len(split), compute.device) if dynamics else None)
     earlier = {} if dynamics else None
-    return _Course(network, split, recipe, compute, seed, weights, optimizer, scheduler, history, earlier)
+    losses = None if draws is None else torch.full((len(split),), torch.nan, device=compute.device)
+    return _Course(
+        network, split, recipe, compute, seed, weights, optimizer, scheduler, history, earlier, plan, draws, losses
+    )
 
 
 def _epoch(course: _Course, epoch: int) -> None:
     """Train one epoch: a fresh order, fresh augmentation, losses looked at every CHECK_STEPS steps."""
     split, recipe, compute, history = course.split, course.recipe, course.compute, course.history
     draw = seeds.generator(course.seed, "epoch", epoch)
-    parts = chunks(torch.randperm(len(split), generator=draw), recipe.batch)
+    if course.draws is None:
+        drawn = Draw(torch.randperm(len(split), generator=draw))
+    else:
+        drawn = course.draws.draw(epoch, course.losses.cpu())
+    parts = chunks(drawn.positions, recipe.batch)
+    wanted = course.plan.of_epoch(epoch)
+    if course.draws is None or course.plan.epochs == epoch + 1:
+        parts = parts[:wanted]
+    by_draw = _by_position(drawn, len(split))
     correct = torch.zeros((), device=compute.device)
     recent: list[tuple[Tensor, float]] = []
     devices = [compute.device] if compute.device.type == "cuda" else []
@@ -296,18 +373,46 @@ def _epoch(course: _Course, epoch: int) -> None:
                 logits = course.network(inputs)
             logits = logits.float()
             weight = None if course.weights is None else course.weights.of(positions).to(compute.device)
+            if by_draw is not None:
+                drawn_weight = by_draw[positions].to(compute.device)
+                weight = drawn_weight if weight is None else weight * drawn_weight
             loss = mixed_cross_entropy(logits, labels, weight, mix)
             course.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             recent.append((loss.detach(), course.optimizer.param_groups[0]["lr"]))
             course.optimizer.step()
-            course.scheduler.step()
+            # An epoch that has other steps than planned takes as much of the schedule as any.
+            for _ in range((step + 1) * wanted // len(parts) - step * wanted // len(parts)):
+                course.scheduler.step()
+            if course.losses is not None:
+                losses = F.cross_entropy(logits.detach(), labels, reduction="none")
+                course.losses[positions.to(compute.device)] = losses
             correct += (logits.argmax(1) == labels).sum()
             if history.dynamics is not None:
                 _record(history.dynamics, course.earlier, epoch, positions, logits.detach(), labels)
             if step + 1 == len(parts) or (step + 1) % CHECK_STEPS == 0:
                 _check_finite(recent, epoch, step)
-    history.train_accuracy = 100 * float(correct) / len(split)
+    history.images.append(sum(map(len, parts)))
+    history.train_accuracy = 100 * float(correct) / history.images[-1]
+
+
+def _by_position(drawn: Draw, count: int) -> Tensor | None:
+    """Return the weights of a draw by the positions of `count` samples, (count,), or None."""
+    if drawn.weights is None:
+        return None
+    weights = torch.ones(count)
+    weights[drawn.positions] = drawn.weights.float()
+    return weights
+
+
+def _tested(course: _Course, test: Split, last: bool) -> float:
+    """Return the test accuracy in per cent, and note that of each class after the last epoch."""
+    if not last:
+        return accuracy(course.network, test, course.compute)
+    right, count = by_class(course.network, test, course.compute)
+    pairs = zip(right, count, strict=True)
+    course.history.class_accuracy = [100 * hits / of if of else None for hits, of in pairs]
+    return 100 * sum(right) / len(test)
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -333,6 +438,17 @@ def accuracy(network: nn.Module, split: Split, compute: Compute) -> float:
     for logits, labels, _ in predictions(network, split, compute):
         correct += (logits.argmax(1) == labels).sum()
     return 100 * int(correct) / len(split)
+
+
+@torch.no_grad()
+def by_class(network: nn.Module, split: Split, compute: Compute) -> tuple[list[int], list[int]]:
+    """Return how many samples of each class are predicted right, and how many there are, in evaluation mode."""
+    right = count = 0
+    for logits, labels, _ in predictions(network, split, compute):
+        hits = labels[logits.argmax(1) == labels]
+        right = right + torch.bincount(hits, minlength=logits.shape[1])
+        count = count + torch.bincount(labels, minlength=logits.shape[1])
+    return right.tolist(), count.tolist()
 
 
 def predictions(network: nn.Module, split: Split, compute: Compute, batch: int = TEST_BATCH) -> Iterator:
@@ -373,13 +489,14 @@ def optimizer_of(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
     """Return the schedule of learning rates that a recipe names, which takes a step a batch; steps: of an epoch."""
-    schedulers = torch.optim.lr_scheduler
+    schedulers, total = torch.optim.lr_scheduler, recipe.steps(steps)
     if recipe.scheduler == "CosineAnnealingLR":
-        return schedulers.CosineAnnealingLR(optimizer, recipe.epochs * steps, eta_min=recipe.min_lr)
+        return schedulers.CosineAnnealingLR(optimizer, total, eta_min=recipe.min_lr)
     if recipe.scheduler == "StepLR":
-        return schedulers.StepLR(optimizer, max(1, round(recipe.step_size * steps)), recipe.gamma)
+        epoch = steps if recipe.total_steps is None else total / recipe.epochs
+        return schedulers.StepLR(optimizer, max(1, round(recipe.step_size * epoch)), recipe.gamma)
     if recipe.scheduler == "MultiStepLR":
-        milestones = [max(1, round(share * recipe.epochs * steps)) for share in MILESTONES]
+        milestones = [max(1, round(share * total)) for share in MILESTONES]
         return schedulers.MultiStepLR(optimizer, milestones, recipe.gamma)
     return schedulers.ConstantLR(optimizer, factor=1.0)
 
@@ -396,11 +513,11 @@ def _check_finite(recent: list[tuple[Tensor, float]], epoch: int, step: int) -> 
     recent.clear()
 
 
-def _check_weights(network: nn.Module, recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
+def _check_weights(network: nn.Module, epochs: int, optimizer: torch.optim.Optimizer) -> None:
     """Find what the last update broke, which no later loss shows."""
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise DivergedError(
-            f"weights are not finite after the last step of epoch {recipe.epochs}, "
+            f"weights are not finite after the last step of epoch {epochs}, "
             f"learning rate {optimizer.param_groups[0]['lr']:g}; lower the learning rate"
         )
 
@@ -455,13 +572,14 @@ def _store(path: Path, course: _Course, epoch: int) -> None:
         "scheduler": course.scheduler.state_dict(),
         "history": vars(course.history),
     }
-    save_tensors(path, state | ({} if course.earlier is None else {"earlier": course.earlier}))
+    state |= {} if course.earlier is None else {"earlier": course.earlier}
+    save_tensors(path, state | ({} if course.losses is None else {"losses": course.losses}))
 
 
 def _restore(path: Path, course: _Course) -> int:
     network, optimizer, scheduler, history = course.network, course.optimizer, course.scheduler, course.history
     expected = {
-        "epoch": whole(1, course.recipe.epochs - 1),
+        "epoch": whole(1, course.plan.epochs - 1),
         "network": like(network.state_dict()),
         "optimizer": of_optimizer(optimizer),
         "scheduler": like(scheduler.state_dict()),
@@ -469,7 +587,11 @@ def _restore(path: Path, course: _Course) -> int:
     }
     if course.earlier is not None:
         expected["earlier"] = fields({"log_p": array(len(course.split), None)})
+    if course.losses is not None:
+        expected["losses"] = like(course.losses)
     state = load_checkpoint(path, fields(expected))
+    if course.losses is not None:
+        course.losses.copy_(state["losses"])
     if course.earlier is not None:
         course.earlier.update({name: value.to(course.compute.device) for name, value in state["earlier"].items()})
     network.load_state_dict(state["network"])

@@ -151,8 +151,11 @@ def _place(config: dict) -> tuple:
 
 
 def _load(size: int, config: dict, test_images: int) -> float:
-    epochs, interval = config["training"]["epochs"], config.get("test_interval", 0)
-    tests = 1 + (epochs - 1) // interval if interval else 1
+    training, interval = config["training"], config.get("test_interval", 0)
+    epochs = training["epochs"]
+    if training.get("total_steps"):
+        epochs = training["total_steps"] / -(-size // training["batch"])
+    tests = 1 + max(0, epochs - 1) // interval if interval else 1
     size *= config.get("options", {}).get("factor", 1) ** 2  # each image holds so many
     one = size * epochs + tests * test_images * config.get("test_fraction", 1.0) / 3
     return config.get("evaluations", 1) * one

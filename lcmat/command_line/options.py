@@ -206,6 +206,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     add("--evaluation", metavar="RECIPE", help="zhao or idc sets what follows (default: zhao with synthetic images)")
     add("--evaluations", **INT, default=1, help="networks trained for each seed")
     add("--epochs", **INT, default=200, help="epochs")
+    add("--total_steps", **INT, help="optimiser steps, the schedule stretched over them, in place of --epochs")
     add("--batch", "-b", "--batch-size", **INT, default=128, help="batch size")
     add("--train_batch", "-tb", **INT, help="batch size here (default: as --batch)")
     add("--optimizer", default="SGD", help="SGD, Adam or AdamW")

@@ -14,7 +14,7 @@ from lcmat.selection.quota import QUOTAS
 from lcmat.training import Recipe
 
 RECIPE = ("epochs", "optimizer", "lr", "momentum", "nesterov", "weight_decay")
-SCHEDULE = ("scheduler", "min_lr", "step_size", "gamma")
+SCHEDULE = ("scheduler", "min_lr", "step_size", "gamma", "total_steps")
 # Least values of flags that are numbers; others are checked where their meaning is.
 LEAST = {
     1: ("ipc", "threads", "image_size", "initialisations", "initialisation_epochs", "evaluations", "factor"),

@@ -13,6 +13,8 @@ from lcmat.locks import locked
 from lcmat.records.record import read_records
 from lcmat.reports.tables import Cell, Paired, Table, accuracy_tables, mean_std, paired, ranks
 
+WORST = " Worst class: the final accuracy of the class that is predicted worst."
+
 
 def accuracy_markdown(tables: list[Table]) -> str:
     """Return the tables as Markdown: accuracy by method and fraction, then each cell in detail."""
@@ -53,7 +55,9 @@ def _detailed_part(table: Table) -> str:
     if not published and not (compared and len(table.methods) > 1):
         return ""
     which, minus = _of_the_paper(table)
-    header = ["Method", "Fraction", "n", "Final", "Best", "Final − Uniform (95%)", "Published", minus]
+    worst = any(cell.worst for cell in table.cells.values())
+    column = ["Worst class"] if worst else []
+    header = ["Method", "Fraction", "n", "Final", "Best", *column, "Final − Uniform (95%)", "Published", minus]
     rows = []
     for (method, fraction), cell in table.ordered:
         other = table.cells.get(("Uniform", fraction))
@@ -64,6 +68,7 @@ def _detailed_part(table: Table) -> str:
             str(len(cell.final)),
             mean_and_std(cell.final),
             mean_and_std(cell.best),
+            *([mean_and_std(cell.worst) if cell.worst else ""] if worst else []),
         ]
         rows.append([*row, in_words(difference), *_beside(cell)])
     if not published:
@@ -72,7 +77,7 @@ def _detailed_part(table: Table) -> str:
     return (
         f"Final: after the last epoch; best: the largest of the accuracies, tested {interval}. Final − Uniform: mean "
         "of the differences seed by seed, with a 95% confidence interval (Student's t)."
-        f"{which}\n\n{markdown(header, rows)}"
+        f"{WORST if worst else ''}{which}\n\n{markdown(header, rows)}"
     )
 
 
@@ -174,6 +179,8 @@ def accuracy_csv(tables: list[Table]) -> str:
         "minus_uniform", "minus_uniform_95", "published_table", "published_mean", "published_std",
         "minus_published", "setting",
     ]  # fmt: skip
+    worst = any(cell.worst for table in tables for cell in table.cells.values())
+    names += ["worst_class_mean", "worst_class_std"] if worst else []
     rows = []
     for table in tables:
         for (method, fraction), cell in table.ordered:
@@ -185,6 +192,7 @@ def accuracy_csv(tables: list[Table]) -> str:
                 figure and figure.mean, figure and figure.std,
                 cell.difference, table.caption,
             ])  # fmt: skip
+            rows[-1] += (mean_std(cell.worst) if cell.worst else [None, None]) if worst else []
     return csv_text(names, rows)
 
 

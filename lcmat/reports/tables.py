@@ -41,13 +41,15 @@ class Published:
 class Cell:
     """The test accuracies of one method at one fraction over seeds, in per cent, and the published figure if any.
 
-    seeds: that of each accuracy; several networks may have been trained for a seed.
+    seeds: that of each accuracy; several networks may have been trained for a seed. worst: the final accuracies of the
+    class that is predicted worst; none where a record does not say, as those of earlier code.
     """
 
     final: tuple[float, ...]
     best: tuple[float, ...]
     published: Published | None
     seeds: tuple[int, ...] = ()
+    worst: tuple[float, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -269,7 +271,13 @@ def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | Non
         tuple(one["best_test_accuracy"] for _, one in trainings),
         published_of(published or {}, next(iter(ordered.values()))),
         tuple(seed for seed, _ in trainings),
+        _worst([one for _, one in trainings]),
     )
+
+
+def _worst(trainings: list[dict]) -> tuple[float, ...]:
+    values = [one.get("worst_class_accuracy") for one in trainings]
+    return () if None in values else tuple(values)
 
 
 def mean_std(values: tuple[float, ...]) -> tuple[float, float | None]:
@@ -347,7 +355,9 @@ def _caption(first: dict, records: list[dict], option_sets: dict) -> str:
     words = ("optimizer", "lr", "scheduler", "batch", "augmentation")
     details = [f"{name} {training[name]}" for name in words if name in training]
     details += [str(config["precision"])] if "precision" in config else []
-    trained = f"trained {training['epochs']} epochs ({', '.join(details)})" if "epochs" in training else "trained"
+    steps, epochs = training.get("total_steps"), training.get("epochs")
+    length = f" {steps:,} steps" if steps else f" {epochs} epochs" if epochs else ""
+    trained = f"trained{length} ({', '.join(details)})" if length else "trained"
     parts = [
         *source(first, len({r["seed"] for r in records})),
         f"{trained}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
@@ -47,7 +47,7 @@ def configuration(setup: Setup, run: Run, reduction: Reduction) -> dict[str, obj
         "selection_network": reduction.network,
         "test_model": test_model,
         **setup.revised(test_model, "test_model_revision"),
-        "training": asdict(settings.recipe),
+        "training": settings.recipe.described,
         "test_interval": settings.test_interval,
         "test_fraction": settings.test_fraction,
         "precision": str(setup.compute.precision).removeprefix("torch."),

@@ -63,13 +63,14 @@ class Evaluation:
                 "best_test_accuracy": max(value for _, value in history.tests),
                 "train_accuracy": history.train_accuracy,
                 **({} if history.held_out_accuracy is None else {"held_out_accuracy": history.held_out_accuracy}),
+                **_by_class(history.class_accuracy),
                 "tests": history.tests,
             }
             for history in self.histories
         ]
         if len(each) == 1:
             return each[0]
-        means = [name for name in each[0] if name != "tests"]
+        means = [name for name in each[0] if name not in ("tests", "class_accuracy")]
         return {name: statistics.fmean(one[name] for one in each) for name in means} | {
             "tests": each[0]["tests"],
             "evaluations": each,
@@ -79,6 +80,15 @@ class Evaluation:
     def seconds(self) -> float:
         """Seconds of all trainings."""
         return sum(history.seconds for history in self.histories)
+
+
+def _by_class(accuracies: list[float | None] | None) -> dict[str, object]:
+    """Return the accuracy of each class and the smallest, as a record holds them: rounded, nothing if unknown."""
+    known = [value for value in accuracies or () if value is not None]
+    if not known:
+        return {}
+    rounded = [None if value is None else round(value, 3) for value in accuracies]
+    return {"worst_class_accuracy": min(known), "class_accuracy": rounded}
 
 
 def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: str) -> Evaluation:

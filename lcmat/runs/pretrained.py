@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +74,11 @@ def selection_configuration(setup: Setup, run: Run) -> dict[str, object] | None:
     if run.needs & OF_THE_NETWORK:
         config |= network_configuration(setup, _network_id(setup, run))
     if "initialisations" in run.needs:
-        recipe = asdict(_initialisation_recipe(settings))
+        recipe = _initialisation_recipe(settings).described
         network = {"model": settings.model, **setup.revised(settings.model)}
         config["initialisations"] = {**network, "count": settings.initialisations, **recipe}
     if "training" in run.needs:  # for how long is the method's own option
-        recipe = asdict(settings.selection_recipe)
+        recipe = settings.selection_recipe.described
         model = settings.inner_model or settings.model
         how = {k: v for k, v in recipe.items() if k != "epochs"} if "training.recipe" in run.method.needs else {}
         config["training"] = {"model": model, **setup.revised(model), **how}
@@ -374,8 +374,8 @@ def network_configuration(setup: Setup, network_id: NetworkId) -> dict[str, obje
     settings, number = setup.settings, network_id.initialisation
     network = {"model": settings.model, **setup.revised(settings.model)}
     if number is not None:
-        recipe = asdict(_initialisation_recipe(settings))
+        recipe = _initialisation_recipe(settings).described
         return {**network, "seed": network_id.seed, "initialisation": number, **recipe}
     if settings.pretrained is not None:
         return {**network, "pretrained_sha256": setup.pretrained_hash}
-    return {**network, "seed": network_id.seed, **asdict(settings.selection_recipe)}
+    return {**network, "seed": network_id.seed, **settings.selection_recipe.described}
