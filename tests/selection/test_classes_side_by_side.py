@@ -1,6 +1,7 @@
 """Class-balanced selection by several workers: the picks of one, memory shared out, and how it ends."""
 
 import dataclasses
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 
 import methods
 from lcmat import Signals, UserError, memory_limit, workers
-from lcmat.selection import Method, Picks, select_with
+from lcmat.selection import Method, Picks, select, select_with
 from tests.every_method import chosen, every_method, make
 from tests.problems import random_problem
 
@@ -124,11 +125,18 @@ def test_an_error_in_one_class_stops_all(four_workers: Callable) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("worker ")]
 
 
-def test_progress_is_over_classes(
-    four_workers: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """One bar that counts them."""
+def test_progress_is_over_classes(four_workers: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One bar, that counts every class."""
     four_workers()
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    select_with(made_of(lambda number: time.sleep(0.15)), signals_of([2000] * 6), fraction=0.5)
-    assert "4/6" in capsys.readouterr().err
+    bars = []
+
+    class Bar(select.tqdm):
+        """Keeps itself."""
+
+        def __init__(self, *values: object, **options: object) -> None:
+            super().__init__(*values, **options | {"disable": False, "file": io.StringIO()})
+            bars.append(self)
+
+    monkeypatch.setattr(select, "tqdm", Bar)
+    select_with(made_of(lambda number: None), signals_of([9] * 6), fraction=0.5)
+    assert [(bar.n, bar.total) for bar in bars] == [(6, 6)]
