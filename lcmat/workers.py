@@ -115,11 +115,13 @@ def as_done(
         torch.set_num_threads(before)  # what a thread sets may hold for others
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield function(item) for all items in their order, computed by as many workers as are allowed."""
+def in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device | str = "cpu"
+) -> Iterator[Result]:
+    """Yield function(item) for all items in their order, computed by as many workers as are allowed for a device."""
     early: dict[int, Result] = {}
     wanted = 0
-    with closing(as_done(function, items)) as results:
+    with closing(as_done(function, items, allowed(device))) as results:
         for number, result in results:
             early[number] = result
             while wanted in early:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
+from lcmat.compiled import loops
 from lcmat.distances.lower_bounds import LowerBounds, products_are_whole
 from lcmat.distances.vectors import Pairs, RepresentativeDistance, first_of_equals, root
 from lcmat.errors import UserError
@@ -51,6 +52,7 @@ class LossCurvatureDistance(RepresentativeDistance):
         K = check_dimensions(K, classes * width) if rho > 0 else 0
         self.dims = dominant_dimensions(_variance_in_blocks(signals), K) if rho > 0 else None
         representative = first_of_equals(*signals.matrices)
+        self.loops = loops(len(signals), representative.device)
         super().__init__(representative, classes + width + K)
 
     def _form(self, part: Tensor | slice) -> tuple[Tensor, ...]:
@@ -93,7 +95,7 @@ class LossCurvatureDistance(RepresentativeDistance):
 
         distance = root(squared, scale, same, close, h.shape[1])
         if self.rho > 0:
-            distance.add_(torch.cdist(own_curvature[0], other_curvature[0], p=1), alpha=self.rho / 2)
+            self.loops.add_l1(distance, own_curvature[0], other_curvature[0], self.rho / 2)
         return distance
 
 

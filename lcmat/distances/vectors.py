@@ -15,6 +15,7 @@ from torch import Tensor
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Tiles
+from lcmat.workers import in_order
 
 # Below this share of |x|² + |y|², the squared distance from the Gram matrix has lost too many digits.
 CANCELLATION = 1e-6
@@ -41,15 +42,23 @@ def first_of_equals(*matrices: Tensor) -> Tensor:
 
 
 def symmetric(n: int, rows: Callable[[Tensor, int], Tensor], blocks: int = 16) -> Tensor:
-    """Return a symmetric matrix M (n, n), each pair formed once, by rows(index, start) that gives M[index, start:]."""
-    matrix = None
-    for part in torch.arange(n).split(max(1, min(at_once().elements // n, -(-n // blocks)))):
+    """Return a symmetric matrix M (n, n), each pair formed once, by rows(index, start) that gives M[index, start:].
+
+    Blocks of rows are formed by as many workers as are allowed: `rows` may be called by several threads.
+    """
+    first, *others = torch.arange(n).split(max(1, min(at_once().elements // n, -(-n // blocks))))
+
+    def fill(part: Tensor, right: Tensor | None = None) -> None:
         start, end = int(part[0]), int(part[-1]) + 1
-        right = rows(part, start)
-        if matrix is None:
-            matrix = right.new_empty(n, n)
+        right = rows(part, start) if right is None else right
         matrix[start:end, start:] = right
         matrix[end:, start:end] = right[:, end - start :].T
+
+    top = rows(first, 0)
+    matrix = top.new_empty(n, n)
+    fill(first, top)
+    for _ in in_order(fill, others, top.device):
+        pass
     return matrix
 
 

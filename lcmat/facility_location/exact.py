@@ -13,6 +13,7 @@ from lcmat.distances.vectors import symmetric
 from lcmat.facility_location.cover import Cover, check_budget
 from lcmat.facility_location.incremental import incremental_greedy, row_sums
 from lcmat.facility_location.lazy import lazy_greedy
+from lcmat.workers import threads_for_workers
 
 
 def hold(distance: Distance) -> Distance:
@@ -27,13 +28,18 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     """Choose `budget` of the n samples greedily, each time the one that lowers the cost L most.
 
     Exact: the picks are those of the naive greedy algorithm, ties (gains that agree to rounding) to the lowest index.
-    Incremental where the matrix fits into memory, else lazy.
+    Incremental where the matrix fits into memory, else lazy. On a CPU as many workers as there are threads share out
+    blocks of distances, and each operation is one thread's.
     Source: LCMat Eq. 11-12 and Algorithm 1.
     Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
     """
-    n = len(distance)
-    check_budget(budget, n)
-    distance = hold(distance)
+    check_budget(budget, len(distance))
+    with threads_for_workers(distance.device):
+        return _chosen(hold(distance), budget)
+
+
+def _chosen(distance: Distance, budget: int) -> Cover:
+    """Choose by the greedy that fits the distance, held or not."""
     if isinstance(distance, Matrix):
         cover, gains = incremental_greedy(distance, distance.rows, *row_sums(distance), budget, own=True)
         left = float(gains.topk(budget).values.clamp(min=0).sum())

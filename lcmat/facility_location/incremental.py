@@ -16,13 +16,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat.block_sizes import at_once
+from lcmat.compiled import loops, lost_within
 from lcmat.distances.matrix import Matrix
 from lcmat.distances.protocol import Clients, Distance
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover
 from lcmat.facility_location.lazy import FORMED_ANEW, GAIN_TIE, NOT_FINITE
+from lcmat.workers import allowed, in_order
 
+# Numbers to be looked at after a pick from which on it is worth it to start threads for them.
+SHARED_OUT = 2**22
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
 
@@ -63,7 +67,7 @@ def _loop(
 ) -> tuple[list[int], list[float], Moves, Tensor]:
     """Return the picks, the cost before and after each, the clients that each took, and the gains left."""
     n, step, held = len(clients), _rows_at_once(clients, len(sums)), isinstance(clients, Matrix)
-    look_up = _reader(clients, step)
+    lost_gains = _updater(clients, step)
 
     def slack_of(gains: Tensor, cost: float) -> Tensor:
         # A gain is a sum of n terms and goes through at most n + budget subtractions before it is computed anew.
@@ -87,10 +91,7 @@ def _loop(
             closer[pick] = True  # even if one that equals it was chosen before
         closer = closer.nonzero()[:, 0]
         if number:
-            for part in closer.split(step):
-                # What max(0, old − D) loses when it becomes max(0, new − D).
-                rows, old, new = look_up(part), current[part, None], row[part, None]
-                gains -= torch.sub(old, torch.maximum(rows, new, out=rows), out=rows).clamp_(min=0).sum(0)
+            gains -= lost_gains(closer, current[closer], row[closer])
             current = torch.minimum(current, row)
         else:
             current, gains = row, _all_gains(clients, row, step, own)
@@ -110,20 +111,53 @@ def _all_gains(clients: Clients, current: Tensor, step: int, own: bool) -> Tenso
     parts = _slices(len(current), step)
     if not own:
         return sum((current[part, None] - clients.rows(part)).clamp_(min=0).sum(0) for part in parts)
-    gains = torch.zeros_like(current)
-    for part in tqdm(parts, desc="gains", disable=_quiet(clients), leave=False):
+
+    def shares(part: slice) -> tuple[Tensor, Tensor]:
         rows = clients.rows(part, part.start)
-        gains[part.start :] += (current[part, None] - rows).clamp_(min=0).sum(0)
-        gains[part] += (current[part.stop :] - rows[:, part.stop - part.start :]).clamp_(min=0).sum(1)
+        beyond = (current[part.stop :] - rows[:, part.stop - part.start :]).clamp_(min=0).sum(1)
+        return (current[part, None] - rows).clamp_(min=0).sum(0), beyond
+
+    gains = torch.zeros_like(current)
+    found = in_order(shares, parts, current.device)
+    for part in tqdm(parts, desc="gains", disable=_quiet(clients), leave=False):
+        of_columns, of_rows = next(found)
+        gains[part.start :] += of_columns
+        gains[part] += of_rows
     return gains
 
 
-def _reader(distance: Clients, step: int) -> Callable[[Tensor], Tensor]:
-    """Return distance.rows, for up to `step` rows that last until the next call: no memory is asked for anew."""
-    if not isinstance(distance, Matrix) or distance.values.dtype != torch.float64:
-        return distance.rows
-    rows = distance.values.new_empty(step, len(distance))
-    return lambda index: torch.index_select(distance.values, 0, index, out=rows[: len(index)])
+def _updater(clients: Clients, step: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Return a function of clients (b,), and their old and new distances to the nearest pick, each (b,).
+
+    It returns what the gains lose, (p,): what max(0, old − D) loses when it becomes max(0, new − D). Many clients are
+    shared out between workers.
+    """
+    values = clients.values if isinstance(clients, Matrix) and clients.values.dtype == torch.float64 else None
+    lost = None if values is None else loops(len(values), values.device).lost_gains
+
+    def room() -> Tensor | None:
+        """Return memory for rows, that lasts from one update to the next: none is asked for anew."""
+        return None if values is None else values.new_empty(step, values.shape[1])
+
+    def of_some(index: Tensor, old: Tensor, new: Tensor, room: Tensor | None) -> Tensor | int:
+        total = 0
+        for p in _slices(len(index), step):
+            if values is None:  # rows are formed anew, or converted
+                total = total + lost_within(clients.rows(index[p]), old[p, None], new[p, None])
+            else:
+                total = total + lost(values, index[p], old[p], new[p], room)
+        return total
+
+    lasting = room()
+
+    def of_all(index: Tensor, old: Tensor, new: Tensor) -> Tensor | int:
+        workers = allowed(index.device)
+        if workers == 1 or len(index) * len(clients) < SHARED_OUT:
+            return of_some(index, old, new, lasting)
+        shares = list(zip(*(vector.chunk(workers) for vector in (index, old, new)), strict=True))
+        return sum(in_order(lambda share: of_some(*share, room()), shares))
+
+    return of_all
 
 
 def _gains(candidates: Callable[[Tensor], Tensor], current: Tensor, index: Tensor) -> Tensor:
@@ -158,12 +192,19 @@ def _best_by_incremental_gain(
 def row_sums(distance: Distance) -> tuple[Tensor, float]:
     """Return the sum of each row (n,) and the largest distance, each pair measured once; NaN if there is any."""
     n = len(distance)
-    sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
-    for part in tqdm(_slices(n, _rows_at_once(distance, n)), desc="distances", disable=_quiet(distance), leave=False):
+    parts = _slices(n, _rows_at_once(distance, n))
+
+    def shares(part: slice) -> tuple[Tensor, Tensor, float]:
         rows = distance.rows(part, part.start)
-        sums[part] += rows.sum(1)
-        sums[part.stop :] += rows[:, part.stop - part.start :].sum(0)
-        peaks.append(float(rows.max()))
+        return rows.sum(1), rows[:, part.stop - part.start :].sum(0), float(rows.max())
+
+    sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
+    found = in_order(shares, parts, distance.device)
+    for part in tqdm(parts, desc="distances", disable=_quiet(distance), leave=False):
+        of_rows, of_columns, peak = next(found)
+        sums[part] += of_rows
+        sums[part.stop :] += of_columns
+        peaks.append(peak)
     return sums, max(peaks) if all(map(math.isfinite, peaks)) else math.nan
 
 

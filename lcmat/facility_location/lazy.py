@@ -20,6 +20,7 @@ from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Distance, Tiles
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
+from lcmat.workers import allowed, in_order
 
 # Gains that differ by less than this share of the cost still left are equal to rounding (float64 sums of n terms).
 GAIN_TIE = 1e-14
@@ -27,6 +28,8 @@ GAIN_TIE = 1e-14
 # 1e-16 of these, and is at least 1e-6 of them (`distances.CANCELLATION`).
 FORMED_ANEW = 1e-10
 NOT_FINITE = "distances are not finite: the signals are too large; scale the features down"
+# Distances to be looked at from which on it is worth it to start threads for them.
+SHARED_OUT = 2**17
 # Rounding of a bound's own sum: of differences in float32.
 ABOVE = 1 + 2.0**-22
 
@@ -102,7 +105,7 @@ def _best_by_upper_bound(
             upper[first] = torch.minimum(upper[first], gains[first] + formed_anew)
         else:
             more = _largest(worth.masked_fill(bounded, -math.inf), size)
-            upper[more] = torch.minimum(upper[more], _bounds(lower, current, more))
+            upper[more] = torch.minimum(upper[more], _bounds(lower, current, more, len(upper)))
             bounded[more], size = True, min(2 * size, lower.most)
 
 
@@ -114,35 +117,56 @@ def _largest(values: Tensor, count: int) -> Tensor:
 
 def _gains(distance: Distance, current: Tensor | None, index: Tensor) -> Tensor:
     """Return what the candidates at `index` would take off the cost, by definition; at first, up to a constant."""
-    rows = distance.rows(index)
-    found = -rows.sum(1) if current is None else torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)
+
+    def of_some(index: Tensor) -> Tensor:
+        rows = distance.rows(index)
+        return -rows.sum(1) if current is None else torch.sub(current, rows, out=rows).clamp_(min=0).sum(1)
+
+    found = _shared_out(of_some, index, len(distance))
     if not torch.isfinite(found).all():
         raise UserError(NOT_FINITE)
     return found
 
 
-def _bounds(lower: Tiles, current: Tensor | None, index: Tensor) -> Tensor:
+def _bounds(lower: Tiles, current: Tensor | None, index: Tensor, n: int) -> Tensor:
     """Return upper bounds of the gains of the candidates at `index`."""
-    found = 0
-    for columns, tile in lower.tiles(index):
-        found = found + _shares(tile, current, columns).sum(1, dtype=torch.float64)
-    return _above(found)
+
+    def of_some(index: Tensor) -> Tensor:
+        tiles = lower.tiles(index)
+        return sum(_shares(tile, current, columns).sum(1, dtype=torch.float64) for columns, tile in tiles)
+
+    return _above(_shared_out(of_some, index, n))
+
+
+def _shared_out(function: Callable[[Tensor], Tensor], index: Tensor, width: int) -> Tensor:
+    """Return function(index), which is one number for each; computed by workers if there is much to do."""
+    workers = allowed(index.device)
+    if workers == 1 or len(index) * width < SHARED_OUT:
+        return function(index)
+    return torch.cat(list(in_order(function, index.chunk(workers))))
 
 
 def _all_bounds(lower: Tiles, n: int, current: Tensor | None, device: torch.device) -> Tensor:
     """Return upper bounds of all gains, (n,), each pair looked at once."""
-    found = torch.zeros(n, dtype=torch.float64, device=device)
-    for start in tqdm(range(0, n, lower.most), desc="bounds of all gains", disable=None, leave=False):
-        rows = slice(start, min(start + lower.most, n))
-        for columns, tile in lower.tiles(rows, start):
+
+    def of_some(rows: slice) -> Tensor:
+        found = torch.zeros(n - rows.start, dtype=torch.float64, device=device)
+        for columns, tile in lower.tiles(rows, rows.start):
             beyond = slice(max(columns.start, rows.stop), columns.stop)  # pairs of which this is one of two
             if beyond.start < beyond.stop:
-                others = tile[:, beyond.start - columns.start :]
-                found[beyond] += _shares(others.clone(), current, rows, 1).sum(0, dtype=torch.float64)
-            found[rows] += _shares(tile, current, columns).sum(1, dtype=torch.float64)
-    if not torch.isfinite(found).all():
+                others = tile[:, beyond.start - columns.start :].clone()
+                sums = _shares(others, current, rows, 1).sum(0, dtype=torch.float64)
+                found[beyond.start - rows.start : beyond.stop - rows.start] += sums
+            found[: rows.stop - rows.start] += _shares(tile, current, columns).sum(1, dtype=torch.float64)
+        return found
+
+    parts = [slice(start, min(start + lower.most, n)) for start in range(0, n, lower.most)]
+    total, found = torch.zeros(n, dtype=torch.float64, device=device), in_order(of_some, parts, device)
+    for rows in tqdm(parts, desc="bounds of all gains", disable=None, leave=False):
+        total[rows.start :] += next(found)
+    if not torch.isfinite(total).all():
         raise UserError(NOT_FINITE)
-    return _above(found)
+    return _above(total)
 
 
 def _shares(tile: Tensor, current: Tensor | None, samples: slice, axis: int = 0) -> Tensor:
