@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import methods
@@ -12,8 +13,11 @@ from lcmat.analysis import ANALYSES
 from lcmat.command_line import options
 from lcmat.command_line.request import request_of
 from lcmat.commands._registry import REGISTRY
+from lcmat.selection import select_with
+from tests import oracles
 from tests.command_lines import flags_of, parser_of
 from tests.harness import ROOT
+from tests.problems import random_problem
 
 DOCUMENTS = ("README.md", "methods/README.md", "result/README.md", "lcmat/README.md")
 # A program, or a script that runs one; in front of their words.
@@ -126,3 +130,15 @@ def test_options_in_the_tables_are_those_of_the_method(name: str) -> None:
     resolved = usual if name == "LBCS" else method.resolved(*shapes, {})
     for option, value in told.items():
         assert usual[option] is None if value is ... else value in (usual[option], resolved.get(option)), option
+
+
+def test_the_method_that_the_readme_adds_selects() -> None:
+    """By the largest gradients, as it says: these are formed here one by one."""
+    text = (ROOT / "methods" / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text.partition("## Adding a method")[2], re.DOTALL)
+    names: dict[str, object] = {}
+    exec(block, names)
+    problem = random_problem(0, 40, 5, 3)
+    subset = select_with(names["LARGEST_NORM"], problem.signals, budget=7, balanced=False)
+    norms = np.linalg.norm(oracles.gradients(*problem.arrays), axis=1)
+    assert subset.indices.tolist() == np.argsort(-norms)[:7].tolist()
