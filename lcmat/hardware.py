@@ -1,10 +1,10 @@
 """The device and precision to compute in, the cores that there are for it, and what the machine is."""
 
+import functools
 import math
 import os
 import platform
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -55,7 +55,7 @@ def cores(root: Path = Path("/")) -> int:
     The machine may have far more: a container with 2 of 64 cores sees all 64. root: what /proc and /sys lie in.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *(math.ceil(quota) for quota in _quotas(root))]))
+    return max(1, math.ceil(min(allowed, _quota(root))))
 
 
 def default_threads() -> int:
@@ -88,8 +88,9 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Yield in cores what the control groups of this process, and those that these are in, leave it.
+@functools.cache  # it is asked for often, and reading it takes a millisecond
+def _quota(root: Path) -> float:
+    """Return in cores what the control groups of this process, and those that these are in, leave it; ∞ if all.
 
     Version 2 has a file cpu.max, "QUOTA PERIOD" or "max PERIOD"; version 1 two files, a quota of -1 for none. A path
     that /proc names may be the host's, which is not to be seen in a container: then its own group lies at the top.
@@ -97,8 +98,8 @@ def _quotas(root: Path) -> Iterator[float]:
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return
-    mounts = root / "sys/fs/cgroup"
+        return math.inf
+    mounts, found = root / "sys/fs/cgroup", [math.inf]
     for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
         if not controllers:
             tops = (mounts, mounts / "unified")
@@ -107,23 +108,21 @@ def _quotas(root: Path) -> Iterator[float]:
         else:
             continue
         group = Path(path.lstrip("/"))
-        for top in tops:
-            for folder in (group, *group.parents):
-                quota, period = _quota(top / folder, version=1 if controllers else 2)
-                if quota > 0 and period > 0:
-                    yield quota / period
+        folders = (top / folder for top in tops for folder in (group, *group.parents))
+        found += [_quota_of(folder, version=1 if controllers else 2) for folder in folders]
+    return min(found)
 
 
-def _quota(folder: Path, version: int) -> tuple[int, int]:
-    """Return quota and period of a control group; (0, 0) where it has none."""
+def _quota_of(folder: Path, version: int) -> float:
+    """Return the quota of a control group in cores; ∞ where it has none."""
     try:
         if version == 2:
             quota, period = (folder / "cpu.max").read_text().split()
         else:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(quota), int(period)
-    except (OSError, ValueError):  # no such group, or "max"
-        return 0, 0
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, or "max"
+        return math.inf
 
 
 def _cpu() -> dict[str, object]:

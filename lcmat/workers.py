@@ -40,8 +40,10 @@ def allowed(device: torch.device | str = "cpu") -> int:
     """Return how many workers there may be here: threads of PyTorch that have a core; one where a GPU computes."""
     if torch.device(device).type != "cpu":
         return 1
-    said = _allowed.get()
-    return min(torch.get_num_threads(), cores()) if said is None else said
+    said, threads = _allowed.get(), torch.get_num_threads()
+    if said is not None or threads == 1:
+        return said or threads
+    return min(threads, cores())
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _loop(
 ) -> tuple[list[int], list[float], Moves, Tensor]:
     """Return the picks, the cost before and after each, the clients that each took, and the gains left."""
     n, step, held = len(clients), _rows_at_once(clients, len(sums)), isinstance(clients, Matrix)
-    lost_gains = _updater(clients, step)
+    lost_gains = _updater(clients, step, sums.device)
 
     def slack_of(gains: Tensor, cost: float) -> Tensor:
         # A gain is a sum of n terms and goes through at most n + budget subtractions before it is computed anew.
@@ -126,7 +126,7 @@ def _all_gains(clients: Clients, current: Tensor, step: int, own: bool) -> Tenso
     return gains
 
 
-def _updater(clients: Clients, step: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _updater(clients: Clients, step: int, device: torch.device) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Return a function of clients (b,), and their old and new distances to the nearest pick, each (b,).
 
     It returns what the gains lose, (p,): what max(0, old − D) loses when it becomes max(0, new − D). Many clients are
@@ -148,10 +148,9 @@ def _updater(clients: Clients, step: int) -> Callable[[Tensor, Tensor, Tensor], 
                 total = total + lost(values, index[p], old[p], new[p], room)
         return total
 
-    lasting = room()
+    lasting, workers = room(), allowed(device)
 
     def of_all(index: Tensor, old: Tensor, new: Tensor) -> Tensor | int:
-        workers = allowed(index.device)
         if workers == 1 or len(index) * len(clients) < SHARED_OUT:
             return of_some(index, old, new, lasting)
         shares = list(zip(*(vector.chunk(workers) for vector in (index, old, new)), strict=True))
