@@ -3,10 +3,10 @@
 What it hands on is imported when it is asked for: command lines and `--help` do not wait seconds for PyTorch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from lcmat.errors import UserError
+from lcmat.lazy import handed_on
 
 if TYPE_CHECKING:
     from lcmat.selection.context import Context
@@ -23,13 +23,4 @@ _WINGS = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Return what a wing hands on, by its name."""
-    if name not in _WINGS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WINGS[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Return all names, those not yet imported, too."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = handed_on(__name__, _WINGS)
