@@ -282,7 +282,7 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How long a training is: in epochs, of which the last may be cut short, in steps of a whole epoch, in steps."""
 
     epochs: int
@@ -290,11 +290,11 @@ class _Plan:
     steps: int
 
     @staticmethod
-    def of(recipe: Recipe, samples: int) -> _Plan:
+    def of(recipe: Recipe, samples: int) -> Plan:
         """Return the plan for epochs of so many samples."""
         epoch_steps = len(chunks(torch.arange(samples), recipe.batch))
         steps = recipe.steps(epoch_steps)
-        return _Plan(-(-steps // epoch_steps), epoch_steps, steps)
+        return Plan(-(-steps // epoch_steps), epoch_steps, steps)
 
     def of_epoch(self, epoch: int) -> int:
         """Return how many steps epoch `epoch`, from 0, has."""
@@ -315,7 +315,7 @@ class _Course:
     scheduler: torch.optim.lr_scheduler.LRScheduler
     history: History
     earlier: dict[str, Tensor] | None  # (n, C) log-probabilities of the epoch before, as `log_p`
-    plan: _Plan
+    plan: Plan
     draws: Draws | None
     losses: Tensor | None  # (n,) as `Draws.draw` takes them
 
@@ -334,7 +334,7 @@ def _begun(
     """Put a network in place and make what it is to be trained with."""
     network.to(compute.device, memory_format=torch.channels_last).train()
     optimizer = optimizer_of(network, recipe)
-    plan = _Plan.of(recipe, len(split) if draws is None else draws.size)
+    plan = Plan.of(recipe, len(split) if draws is None else draws.size)
     scheduler = scheduler_of(optimizer, recipe, plan.epoch_steps)
     history = History(dynamics=_empty_dynamics(plan.epochs, len(split), compute.device) if dynamics else None)
     earlier = {} if dynamics else None

@@ -1,6 +1,6 @@
 """Reduction methods by name: selection methods, and beside them condensation methods, which make images.
 
-To add one, write a file here that makes a `Method` or a `Condenser`: every module is looked through.
+To add one, write a file here that makes a `Method`, a `Condenser` or a `Sampler`: every module is looked through.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from lcmat.condensation.condenser import Condenser
 from lcmat.errors import lookup
 from lcmat.selection.context import Context
 from lcmat.selection.method import Method
+from lcmat.selection.sampler import Sampler
 from lcmat.selection.select import select_with
 from lcmat.selection.subset import Subset
 from lcmat.signals.signals import Signals
@@ -20,6 +21,7 @@ _METHODS = {value.name: value for module in _MODULES for value in vars(module).v
 _CONDENSERS = {
     value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Condenser)
 }
+_SAMPLERS = {value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Sampler)}
 _ALIASES = {"Random": "Uniform"}
 
 
@@ -44,10 +46,20 @@ def condenser(name: str) -> Condenser:
     return _CONDENSERS[lookup("condensation method", name, _CONDENSERS)]
 
 
-def find(name: str) -> Method | Condenser:
-    """Return the method of either kind called `name`; raise UserError that names the nearest known one."""
-    found = lookup("method", name, [*_METHODS, *_ALIASES, *_CONDENSERS])
-    return _CONDENSERS.get(found) or get(found)
+def samplers() -> list[str]:
+    """Return the canonical names of all methods that draw samples anew for each epoch of training."""
+    return list(_SAMPLERS)
+
+
+def sampler(name: str) -> Sampler:
+    """Return the sampler called `name`, whatever its case; raise UserError that names the nearest known one."""
+    return _SAMPLERS[lookup("sampler", name, _SAMPLERS)]
+
+
+def find(name: str) -> Method | Condenser | Sampler:
+    """Return the method of any kind called `name`; raise UserError that names the nearest known one."""
+    found = lookup("method", name, [*_METHODS, *_ALIASES, *_CONDENSERS, *_SAMPLERS])
+    return _CONDENSERS.get(found) or _SAMPLERS.get(found) or get(found)
 
 
 def select(

@@ -90,7 +90,7 @@ def build_parser(program: str = MAIN) -> Parser:
     _add_condensation(parser.add_argument_group("condensation: LCMat-C, DC, DSA, DM, KIP, RandomReal"))
     _add_training(parser.add_argument_group("training on the subset"))
     _add_testing(parser.add_argument_group("testing"))
-    _add_protocol(parser.add_argument_group("continual learning"))
+    _add_protocol(parser.add_argument_group("protocols"))
     _add_running(parser.add_argument_group("running"))
     _add_released(parser.add_argument_group("flags of the released code, kept so that its command lines run"))
     return parser
@@ -243,9 +243,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
 
 def _add_protocol(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "--protocol", default="whole", metavar="NAME", help="whole, or continual: classes come in steps, a memory stays"
-    )
+    add("--protocol", default="whole", metavar="NAME", help="whole; continual: classes in steps; dynamic: RS2, …")
     add("--steps", **INT, default=5, help="steps that the classes come in")
     add("--memory_per_class", **INT, default=10, help="images of each class that are kept")
 

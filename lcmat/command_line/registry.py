@@ -10,22 +10,25 @@ import torch
 from lcmat.condensation.condenser import Condenser
 from lcmat.data.splits import Dataset
 from lcmat.selection.method import Method
+from lcmat.selection.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class Registry:
     """The methods and networks that names stand for.
 
-    method: returns a method of selection or condensation by its name. methods: all names of selection. build: called
+    method: returns a method of selection or condensation, or a sampler, by its name. methods: all names of selection;
+    samplers: of those that draw for each epoch. build: called
     as build(name, num_classes, channels, size), size a number or (height, width). networks: all names. revision: called
     as revision(name, channels, size), returns which network of that name it is, counted from 1.
     """
 
-    method: Callable[[str], Method | Condenser]
+    method: Callable[[str], Method | Condenser | Sampler]
     methods: tuple[str, ...]
     build: Callable[..., torch.nn.Module]
     networks: tuple[str, ...]
     revision: Callable[[str, int, int], int] = lambda *_: 1
+    samplers: tuple[str, ...] = ()
 
     def network(self, name: str, dataset: Dataset) -> torch.nn.Module:
         """Return an untrained network for the images of a dataset."""

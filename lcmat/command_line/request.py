@@ -24,9 +24,11 @@ from lcmat.runs.setup import Settings
 from lcmat.runs.subset_file import subset_as_method
 from lcmat.selection import Method
 from lcmat.selection.quota import with_quota
+from lcmat.selection.sampler import Sampler
 from lcmat.signals import Taking
 from lcmat.training import WEIGHTS_BY
 
+PROTOCOLS = ("whole", "continual", "dynamic")
 COLUMNS = ("image_column", "label_column", "train_split", "test_split", "config_name")
 
 
@@ -82,7 +84,7 @@ class Sizes:
 class Wanted:
     """A method, those of its options that were given, how its signals are taken, and its weights used."""
 
-    method: Method | Condenser
+    method: Method | Condenser | Sampler
     options: Mapping[str, object]
     taking: Taking = field(default_factory=Taking)
     weights_by: str = "subset"
@@ -122,7 +124,7 @@ class Request:
         idle = [*self.idle, *(["--workers"] if self.workers is not None and not loader_used else [])]
         return [*([f"no effect here: {', '.join(idle)}"] if idle else []), *self.notes]
 
-    def kind(self, method: Method | Condenser) -> Kind:
+    def kind(self, method: Method | Condenser | Sampler) -> Kind:
         """Return the kind of run that a method is for."""
         return kind_of(method, self.steps)
 
@@ -145,6 +147,7 @@ def request_of(args: argparse.Namespace, registry: Registry) -> Request:
     _spell(args, registry)
     chosen = _chosen(args, registry)
     _suit_condensation(args, chosen)
+    _check_samplers(args, chosen)
     _suit_continual(args)
     settings = settings_of(args)
     given = options_of(args)
@@ -182,25 +185,22 @@ def _spell(args: argparse.Namespace, registry: Registry) -> None:
         args.inner_model = lookup("network", args.inner_model, registry.networks)
     if test_models := getattr(args, "test_models", None):
         args.test_models = [lookup("network", name, registry.networks) for name in test_models]
-    args.protocol = lookup("protocol", args.protocol, ("whole", "continual"))
+    args.protocol = lookup("protocol", args.protocol, PROTOCOLS)
 
 
-def _chosen(args: argparse.Namespace, registry: Registry) -> list[Method | Condenser]:
+def _chosen(args: argparse.Namespace, registry: Registry) -> list[Method | Condenser | Sampler]:
     """Return the methods asked for, or the subset that --subset names in their place."""
     if getattr(args, "subset", None):
         return [_subset(args)]
-    names = [one for name in methods_of(args) for one in _expanded(name, registry)]
+    every = registry.samplers if args.protocol == "dynamic" else registry.methods
+    names = [one for name in methods_of(args) for one in (every if name.casefold() == "all" else (name,))]
     return [registry.method(name) for name in names]
 
 
-def _expanded(name: str, registry: Registry) -> tuple[str, ...]:
-    return registry.methods if name.casefold() == "all" else (name,)
-
-
 def _wanted(
-    args: argparse.Namespace, method: Method | Condenser, given: Mapping[str, object], batch: int, quota: str
+    args: argparse.Namespace, method: Method | Condenser | Sampler, given: Mapping[str, object], batch: int, quota: str
 ) -> Wanted:
-    if isinstance(method, Condenser):
+    if not isinstance(method, Method):
         return Wanted(method.under(given), given)
     options, how = taken_apart(method, given)
     method = with_quota(method.under(options), quota)
@@ -225,7 +225,7 @@ def _subset(args: argparse.Namespace) -> Method:
     return method
 
 
-def _suit_condensation(args: argparse.Namespace, chosen: list[Method | Condenser]) -> None:
+def _suit_condensation(args: argparse.Namespace, chosen: list[Method | Condenser | Sampler]) -> None:
     """Let all runs be evaluated alike where some are of condensation, and refuse what images and signals lack."""
     condensing = any(isinstance(method, Condenser) for method in chosen)
     if (args.factor or 1) > 1 and not any("factor" in method.options for method in chosen):
@@ -239,6 +239,19 @@ def _suit_condensation(args: argparse.Namespace, chosen: list[Method | Condenser
         raise UserError("--quota shares a --fraction or --budget of a selection among the classes; leave it out here")
     if condensing and args.evaluation is None:
         args.evaluation = "zhao"
+
+
+def _check_samplers(args: argparse.Namespace, chosen: list[Method | Condenser | Sampler]) -> None:
+    """Raise UserError unless methods that draw for each epoch are asked for by their protocol, and no others."""
+    dynamic = args.protocol == "dynamic"
+    for method in chosen:
+        if dynamic and not isinstance(method, Sampler):
+            raise UserError(f"--protocol dynamic draws anew for each epoch, which {method.name} does not; leave it out")
+        if not dynamic and isinstance(method, Sampler):
+            raise UserError(f"{method.name} draws anew for each epoch of training: give --protocol dynamic")
+    for name in ("signals", "select_only", "export", "quota", "ipc"):
+        if dynamic and getattr(args, name):
+            raise UserError(f"--{name} has no meaning in --protocol dynamic")
 
 
 def _suit_continual(args: argparse.Namespace) -> None:

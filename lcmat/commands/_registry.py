@@ -7,6 +7,7 @@ from lcmat.command_line.registry import Registry
 REGISTRY = Registry(
     method=lambda name: methods.find(name),
     methods=tuple(methods.names()),
+    samplers=tuple(methods.samplers()),
     build=lambda *words: nets.build(*words),
     networks=tuple(nets.names()),
     revision=lambda *words: nets.revision(*words),

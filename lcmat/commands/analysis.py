@@ -94,7 +94,7 @@ def _asked(words: list[str], parser: options.Parser) -> tuple[list, str, str]:
         lines, title, name = grid.lines, grid.title, grid.name
     else:
         lines, title, name = [options.parse(words, parser)], "", ""
-    if any(line.protocol == "continual" for line in lines):
+    if any(line.protocol != "whole" for line in lines):
         raise UserError(
             "analyses are of subsets of the whole dataset; of a memory give the file beside its record: --subset"
         )

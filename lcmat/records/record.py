@@ -87,6 +87,8 @@ REQUIRED = {
 _FURTHER = {
     "checksum": of(str), "tests": _TESTS, "train_accuracy": _ACCURACY, "held_out_accuracy": optional(_ACCURACY),
     "evaluations": each(fields({"test_accuracy": _ACCURACY, "best_test_accuracy": _ACCURACY}, {"tests": _TESTS})),
+    "worst_class_accuracy": _ACCURACY, "class_accuracy": each(optional(_ACCURACY)),
+    "images_per_epoch": each(whole(1)), "images_in_all": whole(1),
     "needs": each(of(str)), "factor": whole(1), "curve": each(row(whole(0), real())),
     "indices": _FILE, "synthetic": _FILE, "memory": _FILE, "cost": optional(real()), "cost_bound": optional(real()),
     "cost_error": optional(real(0)), "selection_network": optional(_FACTS), "class_order": each(each(whole(0))),

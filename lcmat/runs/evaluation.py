@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
-from lcmat.training import History, Recipe, SampleWeights, Watch, accuracy, history_of, of_history, train
+from lcmat.training import Draws, History, Recipe, SampleWeights, Watch, accuracy, history_of, of_history, train
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
 # How the literature trains on synthetic images. zhao: Zhao & Bilen 2021 (DSA), 2023 (DM); idc: Kim et al. 2022.
@@ -42,10 +42,16 @@ def suited(recipe: Recipe, dataset: str) -> Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """What networks are trained on: images and labels, and weights or None."""
+    """What networks are trained on: images and labels, and weights or None.
+
+    draws: given a training's seed, what of the split each of its epochs has; None: everything. recipe: in place of the
+    settings' one, or None.
+    """
 
     split: Split
     weights: Tensor | None = None
+    draws: Callable[[int], Draws] | None = None
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True)
@@ -110,15 +116,17 @@ def train_and_test(setup: Setup, run: Run, reduced: Reduced, key: str, label: st
             interval=settings.test_interval,
             label=f"{label}: training {model}" + (f" {number + 1}" if settings.evaluations > 1 else ""),
         )
+        seed = seeds.derive(run.seed, *purpose)
         history = train(
             network,
             reduced.split,
-            settings.recipe,
+            reduced.recipe or settings.recipe,
             setup.compute,
-            seed=seeds.derive(run.seed, *purpose),
+            seed=seed,
             weights=weights,
             watch=watch,
             checkpoint=setup.training_checkpoint(checkpoints.training(key, number)),
+            draws=None if reduced.draws is None else reduced.draws(seed),
         )
         if held_out is not None:
             history.held_out_accuracy = accuracy(network, held_out, setup.compute)

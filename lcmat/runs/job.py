@@ -14,6 +14,7 @@ from lcmat.files import check_writable
 from lcmat.runs.kind import Kind
 from lcmat.runs.setup import Setup
 from lcmat.selection import Method
+from lcmat.selection.sampler import Sampler
 from lcmat.signals import Taking
 
 
@@ -26,7 +27,7 @@ class Run:
     weights_by: what the weights that it gives have mean 1 over, the subset or each batch.
     """
 
-    method: Method | Condenser
+    method: Method | Condenser | Sampler
     seed: int
     fraction: float | None = None
     budget: int | None = None

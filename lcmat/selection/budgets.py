@@ -74,14 +74,24 @@ def recall_budgets(sizes: np.ndarray, recall: np.ndarray, total: int) -> np.ndar
     sizes, recall: (C,), recall in [0, 1]. Where every class left has a recall of 1, shares are equal.
     """
     sizes, weight = np.asarray(sizes, dtype=np.int64), 1 - np.asarray(recall, dtype=np.float64)
+    return shared_out(weight * sizes, sizes, total)
+
+
+def shared_out(wanted: np.ndarray, sizes: np.ndarray, total: int) -> np.ndarray:
+    """Return `total` shared out in proportion to `wanted`, (C,), at most `sizes`; what is beyond goes to the others.
+
+    In proportion to sizes where nothing is wanted of any class that is left. Whole by largest remainders, at least one
+    of each class that has any, if the total allows that.
+    """
+    sizes = np.asarray(sizes, dtype=np.int64)
     shares, open_ = np.zeros(len(sizes)), sizes > 0
     while open_.any():
-        wanted = (weight if weight[open_].any() else np.ones(len(sizes))) * sizes * open_
-        shares = np.where(open_, (total - sizes[~open_].sum()) * wanted / wanted.sum(), sizes)
+        weights = (wanted if wanted[open_].any() else sizes) * open_
+        shares = np.where(open_, (total - sizes[~open_].sum()) * weights / weights.sum(), sizes)
         full = open_ & (shares >= sizes)
+        shares[full] = sizes[full]
         if not full.any():
             break
-        shares[full] = sizes[full]
         open_ &= ~full
     return _whole(shares, sizes, total)
 
@@ -91,12 +101,15 @@ def _apportion(sizes: np.ndarray, budget: int) -> np.ndarray:
 
 
 def _whole(shares: np.ndarray, sizes: np.ndarray, budget: int) -> np.ndarray:
-    """Return shares as whole numbers that sum to the budget, at least 1 and at most all of each class that has any."""
-    counts = np.maximum(np.floor(shares).astype(np.int64), sizes > 0)
+    """Return shares as whole numbers that sum to the budget, at least 1 of each class that has any if it allows."""
+    least = int(budget >= (sizes > 0).sum())
+    counts = np.maximum(np.floor(shares).astype(np.int64), least * (sizes > 0))
     while counts.sum() != budget:  # at most one step for each class
         short = counts.sum() < budget
         gap = (
-            np.where(counts < sizes, shares - counts, -np.inf) if short else np.where(counts > 1, counts - shares, -1e9)
+            np.where(counts < sizes, shares - counts, -np.inf)
+            if short
+            else np.where(counts > least, counts - shares, -1e9)
         )
         counts[gap.argmax()] += 1 if short else -1
     return counts
