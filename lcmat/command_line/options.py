@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lcmat.errors import UserError, of_the_disk, one_line, shown, suggest
 from lcmat.memory_limit import parse_size
+from lcmat.waiting import give_way
 
 
 class Parser(argparse.ArgumentParser):
@@ -438,6 +439,7 @@ def importing() -> Iterator[None]:
         os.write(2, f"{_interrupted()}\n".encode())
         os._exit(130)
 
+    give_way()  # before PyTorch is loaded
     with _on_ctrl_c(stop):
         yield
 
