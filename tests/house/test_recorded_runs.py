@@ -47,7 +47,8 @@ MADE_BY = {
     "quick start": (QUICK, "--precision bfloat16"),
     "why, CIFAR-10": ("configs/why_cifar10.yaml", "--pretrained given.pt --save_path result/why"),
     "why, CIFAR-10, five networks": ("configs/gpu_cifar10.yaml", "--save_path result/why"),
-    "why, digits": ("configs/why_digits.yaml", "--fraction 0.05 --save_path result/why"),
+    "why, digits": ("configs/why_digits.yaml", "--fraction 0.01 0.05 --save_path result/why"),
+    "why, digits, LeNet": ("configs/why_digits_lenet.yaml", "--save_path result/why"),
 }  # fmt: skip
 # Recorded when Glister stepped along sums, and CCS read margins of logits: the command lines that find these runs.
 GLISTER, CCS = "--selection Glister --option step=sum", "--selection CCS --option margin=logit"
