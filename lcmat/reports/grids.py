@@ -28,12 +28,16 @@ from lcmat.reports.table_text import (
     markdown,
     mean_and_std,
 )
+from lcmat.reports.time_to_accuracy import time_to_accuracy
 from lcmat.reports.tuning import tuning
 
 
-def accuracy(found: Found) -> list[Path]:
-    """Accuracy by method and fraction, beside the published figures, and a figure of it."""
-    made = _with_missing(tables.accuracy_tables(found.there), found)
+def accuracy(found: Found, published: str = "") -> list[Path]:
+    """Accuracy by method and fraction, beside the published figures, and a figure of it.
+
+    published: whose figures stand first where several sources have one, as the beginning of their name.
+    """
+    made = _with_missing(tables.accuracy_tables(found.there, published), found)
     paths = [found.path(suffix) for suffix in (".md", ".csv", ".tex")]
     write_text(paths[0], found.heading() + accuracy_markdown(made))
     write_text(paths[1], accuracy_csv(made))
@@ -203,6 +207,7 @@ REPORTS: dict[str, Report] = {
     "difference": difference,
     "heatmap": heatmap,
     "sensitivity": sensitivity,
+    "time_to_accuracy": time_to_accuracy,
     "tuning": tuning,
     "wallclock": wallclock,
     "continual": continual,

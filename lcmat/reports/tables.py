@@ -15,6 +15,8 @@ from lcmat.records import slug
 
 # A cell's text and its rank (1: best, 2: second) ↦ how it is shown.
 Shown = Callable[[str, int | None], str]
+# Of figures that are not of LCMat's paper: those that are the best accuracies of all epochs.
+BEST_ELSEWHERE = "DeepCore re-run"
 PUBLISHED = Path(__file__).with_name("published.csv")
 # What of a configuration all cells of one table share; the selection network is handled beside it.
 SHARED = (
@@ -25,7 +27,7 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Published:
-    """A figure of the paper, in per cent."""
+    """A published figure, in per cent; table: of LCMat's paper by its number, or whose it is."""
 
     table: str
     mean: float
@@ -33,8 +35,25 @@ class Published:
 
     @property
     def last(self) -> bool:
-        """Whether it is an accuracy after the last epoch, as the condensation literature gives it; else a best one."""
-        return self.table in ("4", "5")
+        """Whether our final accuracy is compared with it, as condensation's papers give it; else our best one."""
+        return self.table in ("4", "5") or (not self.of_lcmat and self.table != BEST_ELSEWHERE)
+
+    @property
+    def of_lcmat(self) -> bool:
+        """Whether it is of LCMat's paper."""
+        return self.table[0].isdigit() or self.table == "D.2"
+
+    @property
+    def read_off(self) -> bool:
+        """Whether it was read off a figure, to within 0.3."""
+        return self.table.endswith("figure")
+
+    @property
+    def in_words(self) -> str:
+        """The figure as a table shows it."""
+        std = "" if self.std is None else f" ± {self.std:.1f}"
+        place = f"Table {self.table}" if self.of_lcmat else self.table
+        return f"{'≈ ' * self.read_off}{self.mean:.2f}{std} ({place})"
 
 
 @dataclass(frozen=True)
@@ -158,12 +177,12 @@ def row_order(method: str) -> tuple:
     return method != "Uniform", method == "Full", method
 
 
-def accuracy_tables(records: Iterable[dict]) -> list[Table]:
+def accuracy_tables(records: Iterable[dict], prefer: str = "") -> list[Table]:
     """Group records into tables: one for each setting of training and each way to obtain the selection network.
 
     A method that needs no such network (Uniform) stands in the table of each one; so do methods that train networks of
     their own (GraNd). A method that needs validation samples stands beside those that do not, in the same setting.
-    Methods run with several options have a row for each.
+    Methods run with several options have a row for each. prefer: as `read_published` takes it.
     """
     groups = defaultdict(list)
     for record in records:
@@ -175,7 +194,7 @@ def accuracy_tables(records: Iterable[dict]) -> list[Table]:
             groups[whole] += own
             if len(own) == len(groups[key]):
                 del groups[key]
-    published = read_published()
+    published = read_published(prefer=prefer)
     tables = []
     for shared in sorted(groups):
         tables += [_table(group, published) for group in by_network(groups[shared])]
@@ -188,14 +207,17 @@ def _shared(record: dict, validation_ratio: float | None) -> str:
     return json.dumps({**shared, "validation_ratio": validation_ratio}, sort_keys=True)
 
 
-def read_published(metric: str = "test accuracy %") -> dict[tuple[str, str, str, str, float], Published]:
-    """Return the paper's figures of a metric by (dataset, selection model, test model, method, fraction).
+def read_published(
+    metric: str = "test accuracy %", prefer: str = ""
+) -> dict[tuple[str, str, str, str, float], Published]:
+    """Return the published figures of a metric by (dataset, selection model, test model, method, fraction).
 
-    Where two tables of the paper give the same cell, the first stands. Full has no selection model.
+    Where two sources give the same cell, the first stands; those whose name begins with `prefer` come before all
+    others. Full has no selection model.
     """
     figures: dict[tuple, Published] = {}
     with open(PUBLISHED, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        for row in sorted(csv.DictReader(file), key=lambda row: not (prefer and row["table"].startswith(prefer))):
             if row["metric"] != metric or row["table"].startswith("LBCS"):
                 continue
             key = (row["dataset"], row["selection_model"], row["test_model"], row["method"], float(row["fraction"]))
