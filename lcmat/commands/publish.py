@@ -1,0 +1,61 @@
+"""Write all recorded subsets and learned images of a folder in a form that others load, with an index.
+
+python -m lcmat publish result --to FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lcmat.command_line.options import Parser
+from lcmat.commands.tables import existing_folder
+from lcmat.errors import UserError
+from lcmat.files import check_writable, write_json
+from lcmat.records.record import read_record
+from lcmat.reports.subsets import FORMATS, KEPT, taken, write_images, write_subset
+
+INDEX = "index.json"
+
+
+def main(argv: list[str]) -> int:
+    """Write what was recorded; go on where an earlier call was stopped."""
+    parser = Parser(prog="python -m lcmat publish", allow_abbrev=False)
+    parser.add_argument("save_path", metavar="SAVE_PATH", nargs="?", default="result", help="folder of records")
+    parser.add_argument("--format", choices=FORMATS, default="hf", help="of subsets (default: hf, Parquet data sets)")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="a new folder, or one begun before")
+    args = parser.parse_args(argv)
+    folder = existing_folder(args.save_path)
+    _check_begun(args.to)
+    found = [path for path in sorted(folder.rglob("*.json")) if args.to not in path.parents]
+    records = {path: read_record(path) for path in found}
+    kept = {path: record for path, record in records.items() if record and {"indices", "synthetic"} & record.keys()}
+    if not kept:
+        raise UserError(f"no record of a subset or of learned images below {folder}; run main.py first")
+    write_json(args.to / INDEX, {"meaning": KEPT, "complete": False})
+    entries = []
+    for path, record in tqdm(kept.items(), desc="publishing", disable=None, leave=False):
+        place = path.relative_to(folder).with_suffix("")
+        to = args.to / place
+        if not (to.is_dir() and any(to.iterdir())):
+            write_images(path, to) if "synthetic" in record else write_subset(taken(path), args.format, to)
+        entries.append(_entry(place, record))
+    write_json(args.to / INDEX, {"meaning": KEPT, "complete": True, "sets": entries})
+    print(f"{len(entries)} sets: {args.to / INDEX}", file=sys.stderr)
+    return 0
+
+
+def _check_begun(folder: Path) -> None:
+    """Raise UserError for a folder that holds other things than what a call before wrote."""
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INDEX).is_file())):
+        raise UserError(f"{folder} exists and is not empty; name a new folder (--to)")
+    check_writable(folder)
+
+
+def _entry(place: Path, record: dict) -> dict[str, object]:
+    kind = "learned images" if "synthetic" in record else "subset"
+    names = ("dataset", "selection", "selection_model", "fraction", "seed", "test_model", "test_accuracy")
+    fingerprint = record["config"].get("dataset_fingerprint")
+    options = record["config"].get("options", {})
+    heading = {name: record[name] for name in names}
+    return {"folder": str(place), "kind": kind, **heading, "options": options, "dataset_fingerprint": fingerprint}
