@@ -20,6 +20,7 @@ from lcmat.analysis.groups import Case, Group, Row
 from lcmat.analysis.loss_difference import sharpness
 from lcmat.block_sizes import at_once
 from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.expected import Expected, array, each, fields, real, row
 from lcmat.last_layer import dominant_dimensions, hessian_factors, hessian_variance
 from lcmat.signals.signals import Signals
 
@@ -83,7 +84,12 @@ def _terms(group: Group, case: Case) -> dict[str, float]:
         gradient, diagonal = float(layer.gradient(c).norm()), float(layer.diagonal(c).abs().max())
         return {"gradient": gradient, "lowest": low, "highest": high, "diagonal": diagonal}
 
-    return group.kept({"analysis": "terms"}, case, make)
+    return group.kept({"analysis": "terms"}, case, make, _numbers("gradient", "lowest", "highest", "diagonal"))
+
+
+def _numbers(*names: str) -> Expected:
+    """Expect what is kept to be finite numbers of these names."""
+    return fields(dict.fromkeys(names, real()))
 
 
 def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
@@ -95,13 +101,15 @@ def sharp(groups: list[Group], how: How) -> dict[str, list[Row]]:
             {"analysis": "sharpness", "radius": how.radius, "starts": how.starts, "steps": how.steps},
             case,
             functools.partial(_layer_sharpness, group, case, how),
+            _numbers("sharpness", "difference"),
         )
         of_network = {}
         if how.network_steps:
             what = {"analysis": "network sharpness", "radius": how.radius, "steps": how.network_steps}
             what |= {"starts": how.network_starts, "precision": str(how.network_precision)}
             make = functools.partial(_network_sharpness, group, case, how)
-            of_network = group.kept(what | {"images": how.images}, case, make)
+            found = _numbers("sharpness", "difference", "gradient")
+            of_network = group.kept(what | {"images": how.images}, case, make, found)
         eq6, eq6_abs = (
             terms["gradient"] + half * value for value in (terms["highest"], max(terms["highest"], -terms["lowest"]))
         )
@@ -184,7 +192,8 @@ def _losses(group: Group, how: How, images: Tensor, places: list[float]) -> Tens
     for number, part in enumerate(parts, 1):
         label = f"landscape of seed {group.seed}, part {number} of {len(parts)}"
         make = functools.partial(_losses_of_part, group, how, part, places, label)
-        found.append(group.kept(what | {"images": part.tolist()}, None, make)["losses"])
+        expected = fields({"losses": array(how.points, how.points, len(part))})
+        found.append(group.kept(what | {"images": part.tolist()}, None, make, expected)["losses"])
     return torch.cat(found, -1)
 
 
@@ -252,7 +261,7 @@ def overlap(groups: list[Group], how: How) -> dict[str, list[Row]]:
     agreement, costs = [], []
     for group, case in _cases(groups, "overlap"):
         what = {"analysis": "cost", "objective": list(how.objective)}
-        cost = group.kept(what, case, functools.partial(_cost, group, case, how))["cost"]
+        cost = group.kept(what, case, functools.partial(_cost, group, case, how), _numbers("cost"))["cost"]
         costs.append(case.row | {"cost": cost, "per_sample": cost / len(group.signals)})
     for group in groups:
         for one, other in itertools.product(group.cases, repeat=2):
@@ -288,13 +297,16 @@ def diagonal(groups: list[Group], how: How) -> dict[str, list[Row]]:
     for group in groups:
         several = [group.coefficients(case) for case in (None, *group.cases)]
         what = {"analysis": "frobenius", "subsets": [case.key for case in group.cases]}
-        norms = group.kept(what, None, lambda c=several, g=group: {"norms": g.layer.frobenius(c)})["norms"]
+        expected = fields({"norms": each(real(0), len(several), len(several))})
+        make = functools.partial(_norms, group, several)
+        norms = group.kept(what, None, make, expected)["norms"]
         for case, c, norm in zip((None, *group.cases), several, norms, strict=True):
             if case is None:
                 low, high = group.kept(
                     {"analysis": "eigenvalues of T"},
                     None,
                     lambda g=group, c=c: {"pair": list(g.layer.extreme_eigenvalues(c))},
+                    fields({"pair": row(real(), real())}),
                 )["pair"]
                 first = _of_t(group, len(group.signals))
             else:
@@ -310,6 +322,10 @@ def diagonal(groups: list[Group], how: How) -> dict[str, list[Row]]:
                 }
             )
     return {"": rows}
+
+
+def _norms(group: Group, several: list[Tensor]) -> dict[str, list[float]]:
+    return {"norms": group.layer.frobenius(several)}
 
 
 ANALYSES = {

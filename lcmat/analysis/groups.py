@@ -14,11 +14,13 @@ from tqdm import tqdm
 from lcmat import records
 from lcmat.analysis.loss_difference import coefficients
 from lcmat.errors import UserError
+from lcmat.expected import Expected
 from lcmat.files import save_tensors
 from lcmat.last_layer import LastLayer
 from lcmat.records.keys import FORMATS
 from lcmat.reports.tables import row_names
 from lcmat.runs import pretrained, selection
+from lcmat.runs.cache import cached
 from lcmat.runs.job import Job
 from lcmat.runs.setup import Setup
 from lcmat.selection.subset import Subset
@@ -80,13 +82,16 @@ class Group:
         """Return c with L(T) − L(S) = Σ c_i ℓ_i."""
         return coefficients(len(self.signals), None if case is None else case.subset, self.signals.labels.device)
 
-    def kept(self, what: Row, case: Case | None, make: Callable[[], dict]) -> dict:
-        """Return what `make` returns, from the cache if it was made before for the same network and subset."""
+    def kept(self, what: Row, case: Case | None, make: Callable[[], dict], expected: Expected) -> dict:
+        """Return what `make` returns, from the cache if it was made before for the same network and subset.
+
+        What the cache holds is made anew unless it is as `expected`.
+        """
         subset = None if case is None else case.key
         network = pretrained.cache_key(self.setup, pretrained.NetworkId(self.seed, None))
         key = records.config_hash({"format": FORMATS["analyses"], "network": network, "subset": subset, **what})
         path = self.setup.settings.cache_path / "analyses" / f"{key}.pt"
-        value = pretrained.cached(path)
+        value = cached(path, expected)
         if value is None:
             value = make()
             save_tensors(path, value)

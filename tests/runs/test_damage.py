@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lcmat.__main__ import main as command
 from lcmat.data import Dataset
 from lcmat.errors import UserError
 from lcmat.training import Checkpoint, Compute, Recipe, Watch, train
@@ -39,6 +40,10 @@ def saved_again(change: Callable[[dict], object]) -> Callable[[Path], None]:
     return apply
 
 
+FEW = {
+    "sharpness": ("--starts", "1", "--ascent_steps", "1", "--network_steps", "1"),
+    "landscape": ("--points", "2", "--images", "10"),
+}
 CHANGES = {
     "signals": [
         saved_again(lambda kept: kept.update(facts=-1)),
@@ -80,6 +85,29 @@ def test_a_damaged_cache_is_said_and_made_anew(kind: str, tmp_path: Path, capsys
         assert call(*words, "--overwrite") == 0
         assert "it is made anew" in capsys.readouterr().err
         assert records_in(tmp_path / "result") == expected
+
+
+def wrong(value: dict) -> None:
+    """Put words in place of what a cache file holds."""
+    value.update(dict.fromkeys(value, "3"))
+
+
+@pytest.mark.parametrize("name", ["bound", "sharpness", "landscape", "overlap", "diagonal"])
+def test_what_an_analysis_keeps_is_checked_by_kind(name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Files whose checksums are right, with words in place of numbers, or nothing at all."""
+    words = ["analysis", name, *RUNS["signals"], *places(tmp_path), *FEW.get(name, ())]
+    assert call(*words, command=command) == 0
+    tables = {path: path.read_text() for path in (tmp_path / "result/tables").glob("*.csv")}
+    kept = list((tmp_path / "cache/analyses").glob("*.pt"))
+    assert tables
+    assert kept
+    for change in (wrong, dict.clear):
+        for path in kept:
+            saved_again(change)(path)
+        capsys.readouterr()
+        assert call(*words, command=command) == 0
+        assert capsys.readouterr().err.count("it is made anew") == len(kept)
+        assert {path: path.read_text() for path in tables} == tables
 
 
 RECIPE = Recipe(epochs=3, batch=64, lr=0.05, scheduler="StepLR", step_size=1)
