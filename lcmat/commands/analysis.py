@@ -21,7 +21,7 @@ from lcmat.command_line import grids, options, planning
 from lcmat.command_line.released_flags import rho_of
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
-from lcmat.errors import UserError, lookup
+from lcmat.errors import UserError, lookup, shown
 from lcmat.files import write_text
 from lcmat.records import slug
 from lcmat.reports.table_text import markdown
@@ -114,17 +114,22 @@ def _with_files(lines: list) -> list:
     return found
 
 
+# Least and greatest values of the flags that are whole numbers.
+BOUNDS = {
+    "starts": (1, 10_000), "ascent_steps": (1, 1_000_000), "network_starts": (1, 10_000),
+    "network_steps": (0, 1_000_000), "images": (1, 10**9), "points": (2, 1_000),
+}  # fmt: skip
+
+
 def _how(args: argparse.Namespace) -> analyses.How:
     """Return the measure that the flags give; raise UserError for one that cannot be."""
-    for name, least in (("starts", 1), ("ascent_steps", 1), ("network_starts", 1), ("images", 1), ("points", 2)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    for name, (least, most) in BOUNDS.items():
+        if not least <= getattr(args, name) <= most:
+            raise UserError(f"--{name} must be at least {least} and at most {most:,}, not {shown(getattr(args, name))}")
     for name in ("radius", "span"):
         if not 0 < getattr(args, name) < float("inf"):
             raise UserError(f"--{name} must be a positive number, not {getattr(args, name)}")
     precision = lookup("precision", args.network_precision, ("float32", "bfloat16"))
-    if args.network_steps < 0:
-        raise UserError(f"--network_steps must not be negative, not {args.network_steps}")
     rho, usual = rho_of(args), methods.get("LCMat-S").options["rho"]
     return analyses.How(
         radius=args.radius,

@@ -488,6 +488,8 @@ def test_true_k_by_brute_force() -> None:
         (["bound", "--radius", "0"], "--radius must be a positive number"),
         (["sharpness", "--starts", "0"], "--starts must be at least 1"),
         (["landscape", "--points", "1"], "--points must be at least 2"),
+        (["landscape", "--points", "2147483648"], "at most 1,000, not 2147483648"),
+        (["sharpness", "--network_steps", "9" * 300], "at most 1,000,000, not 9999"),
         (["landscape", "--network_precision", "float16"], "unknown precision 'float16'"),
         (["bound", "--dataset", "digits", "--protocol", "continual"], "of a memory give the file beside its record"),
         (["bound", "--signals", "x.npz"], "--signals is for main.py alone"),

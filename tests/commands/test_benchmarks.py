@@ -132,6 +132,7 @@ def test_damaged_reports_are_made_anew(tmp_path: Path) -> None:
     [
         (["selections"], "did you mean selection"),
         (["--runs", "0"], "--runs must be at least 1"),
+        (["--runs", "2147483648"], "at most 1,000,000,000, not 2147483648"),
         (["--methods", "Crag"], "did you mean Craig"),
     ],
 )

@@ -6,8 +6,11 @@ python -m lcmat benchmark [NAME …]: what is measured already, under the same s
 from pathlib import Path
 
 from lcmat.command_line.options import SWITCH, Parser
-from lcmat.errors import UserError, lookup
+from lcmat.errors import UserError, lookup, shown
 from lcmat.files import check_writable
+
+# The greatest number that a flag takes here.
+MOST = 10**9
 
 
 def main(argv: list[str]) -> int:
@@ -41,8 +44,8 @@ def main(argv: list[str]) -> int:
     add("--overwrite", default=False, **SWITCH, help="measure again what is measured")
     args = parser.parse_args(argv)
     for name in ("runs", "samples", "features", "classes", "images"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+        if not 1 <= getattr(args, name) <= MOST:
+            raise UserError(f"--{name} must be at least 1 and at most {MOST:,}, not {shown(getattr(args, name))}")
     if args.pretrained is not None and not Path(args.pretrained).exists():
         raise UserError(f"no such file: {args.pretrained} (--pretrained)")
     folder = Path(args.save_path) / "benchmarks"
