@@ -82,7 +82,8 @@ def test_path_in_a_document_exists(document: str) -> None:
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 TABLES = (ROOT / "methods" / "README.md").read_text()
-SELECTION, CONDENSATION = TABLES.partition("## Where widely")[0], TABLES.partition("## Condensation")[2]
+SELECTION = TABLES.partition("## Where widely")[0]
+CONDENSATION = TABLES.partition("## Condensation")[2].partition("## What vouches")[0]
 # Methods of one greedy, of which the text above the table speaks, and of one loop, of which that below theirs does.
 GREEDY = re.search(r"^(.*?) share one greedy", TABLES, re.M)[1].replace(" and ", ", ").split(", ")
 MATCHING = ("DC", "DSA", "DM", "LCMat-C")
