@@ -9,11 +9,13 @@ from pathlib import Path
 
 from lcmat.command_line.options import Parser
 from lcmat.errors import UserError
-from lcmat.files import check_writable
+from lcmat.files import check_writable, write_text
 from lcmat.records.record import read_records
 from lcmat.reports.comparison import compare, comparison_markdown
 from lcmat.reports.continual import write_continual
+from lcmat.reports.separability import compared, critical_difference_diagram, in_words
 from lcmat.reports.table_text import accuracy_markdown, write_tables
+from lcmat.reports.tables import Table
 
 
 def existing_folder(folder: str) -> Path:
@@ -35,8 +37,13 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="python -m lcmat tables", allow_abbrev=False)
     parser.add_argument("save_path", metavar="SAVE_PATH", nargs="?", default="result", help="folder of records")
     parser.add_argument("other", metavar="OTHER", nargs="?", help="another, to be shown beside it; nothing is written")
+    parser.add_argument(
+        "--statistics", action="store_true", help="which methods are separable over six or more data sets and fractions"
+    )
     args = parser.parse_args(argv)
     folder = existing_folder(args.save_path)
+    if args.other is not None and args.statistics:
+        raise UserError("--statistics is of one folder; leave it out, or the other folder")
     if args.other is not None:
         return _side_by_side(folder, existing_folder(args.other))
     check_writable(folder)
@@ -47,11 +54,23 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no records below {folder}; run main.py with --save_path {folder} first")
     written = ["accuracy.md", "accuracy.csv"]
     print(accuracy_markdown(tables), end="")
+    if args.statistics:
+        print(_statistics(tables, folder), end="")
+        written += ["statistics.md"]
     if continual:
         print(continual, end="")
         written += ["continual.md", "continual.csv"]
     print(f"\nwritten to {folder / 'tables'}: {', '.join(written)}", file=sys.stderr)
     return 0
+
+
+def _statistics(tables: list[Table], folder: Path) -> str:
+    comparison = compared(tables)
+    text = in_words(comparison)
+    write_text(folder / "tables" / "statistics.md", text)
+    for path in critical_difference_diagram(comparison, folder / "figures"):
+        print(path, file=sys.stderr)
+    return text
 
 
 def _side_by_side(*folders: Path) -> int:

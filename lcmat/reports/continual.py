@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 
 from lcmat.files import write_text
 from lcmat.records.record import read_records
-from lcmat.reports.figures import COLOURS, MARKERS, save_figure
+from lcmat.reports.figures import COLOURS, MARKERS, band, save_figure
 from lcmat.reports.table_text import csv_text, emphasised, markdown, mean_and_std
 from lcmat.reports.tables import (
     by_network,
@@ -166,8 +166,11 @@ def _drawn(records: list[dict], makes_images: Callable[[str], bool], title: str)
         [row for row in cells if row.partition(" (")[0] not in condensed],
         [row for row in cells if row.partition(" (")[0] in condensed],
     ]
-    figure, axes = plt.subplots(1, 2, figsize=(10.5, 4.2), sharey=True, layout="constrained")
-    for panel, methods, heading in zip(axes, panels, ("(a) selection", "(b) condensation"), strict=True):
+    drawn = [pair for pair in zip(("selection", "condensation"), panels, strict=True) if pair[1]]
+    size = {"figsize": (5.25 * len(drawn), 4.2), "sharey": True, "squeeze": False}
+    figure, (axes,) = plt.subplots(1, len(drawn), **size, layout="constrained")
+    for panel, (what, methods), letter in zip(axes, drawn, "ab", strict=False):
+        heading = f"({letter}) {what}" if len(drawn) > 1 else what
         for number, method in enumerate(methods):
             mean, std = zip(*(mean_std(tuple(values)) for values in cells[method]), strict=True)
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
@@ -175,14 +178,12 @@ def _drawn(records: list[dict], makes_images: Callable[[str], bool], title: str)
                 style |= {"linewidth": 2.4, "color": "black"}
             panel.plot(x, mean, markersize=4, label=method, **style)
             if len(methods) <= 8:
-                low, high = (np.array(mean) + sign * np.nan_to_num(np.array(std, float)) for sign in (-1, 1))
-                panel.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+                panel.fill_between(x, *band(mean, std), color=style["color"], alpha=0.15, linewidth=0)
         panel.set_xticks(x)
         panel.set_xlabel("classes seen")
         panel.set_title(heading, fontsize=10)
         panel.grid(alpha=0.3)
-        if methods:
-            panel.legend(fontsize=6 if len(methods) > 8 else 8, ncols=2 if len(methods) > 8 else 1)
+        panel.legend(fontsize=6 if len(methods) > 8 else 8, ncols=2 if len(methods) > 8 else 1)
     axes[0].set_ylabel("test accuracy on them (%)")
     figure.suptitle(title, fontsize=10)
     return figure

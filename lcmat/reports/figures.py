@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,12 @@ from lcmat.reports.tables import Table
 
 COLOURS = [plt.get_cmap("tab10")(i) for i in range(10)]
 MARKERS = "os^vDP"
+
+
+def band(mean: Sequence[float], std: Sequence[float | None]) -> tuple[list[float], list[float]]:
+    """Return mean ± standard deviation, (low, high), of accuracies in per cent: no more than 0 to 100."""
+    pairs = [(m, s or 0.0) for m, s in zip(mean, std, strict=True)]
+    return [max(0.0, m - s) for m, s in pairs], [min(100.0, m + s) for m, s in pairs]
 
 
 def accuracy_figure(table: Table, folder: Path) -> list[Path]:
@@ -37,8 +44,7 @@ def accuracy_figure(table: Table, folder: Path) -> list[Path]:
         (line,) = axes.plot(x, mean, markersize=4, linewidth=1 if many else 1.5, label=method, **style)
         if many:  # bands of many lines would hide them; the table has the numbers
             continue
-        low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        axes.fill_between(x, *band(mean, std), color=line.get_color(), alpha=0.2, linewidth=0)
     if table.full:
         axes.axhline(statistics.fmean(table.full.final), color="0.35", linewidth=1, linestyle=":", label="Full")
     axes.set_xscale("log")

@@ -14,7 +14,7 @@ from lcmat.files import load_arrays, write_atomically, write_text
 from lcmat.selection.budgets import class_budgets
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Subset:
     """Chosen samples, class by class and within a class in the order chosen (unbalanced: in the order chosen).
 
@@ -45,6 +45,13 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        """Return one line: what chose how many of how many, class by class or not, and what comes with them."""
+        of = "weighted, " if self.weights is not None else ""
+        cost = f", cost {self.cost:.6g}" if self.costs is not None and len(self) else ""
+        how = "class by class" if self.balanced else "over all classes together"
+        return f"Subset({len(self):,} of {int(self.class_sizes.sum()):,} samples by {self.method}, {of}{how}{cost})"
 
     @property
     def cost(self) -> float | None:
