@@ -72,6 +72,58 @@ def test_a_killed_benchmark_leaves_no_process_behind(tmp_path: Path) -> None:
     assert not runs(told.read_text())
 
 
+def threads_there() -> tuple[list[float], dict]:
+    """Tell how many threads a measured process has."""
+    return [0.0], {"threads": torch.get_num_threads()}
+
+
+def test_measured_processes_have_the_threads_of_this_one() -> None:
+    torch.set_num_threads(3)
+    assert measured(threads_there)["threads"] == 3
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="how processes are told apart")
+def test_a_neighbour_is_busy_on_one_core_until_the_end() -> None:
+    """However that comes about."""
+    with benchmarks.neighbour(False) as nobody:
+        assert nobody is None
+    seen = []
+    with pytest.raises(ValueError, match="measured in vain"):
+        measure_in_vain(seen)
+    assert len(seen) == 1
+    assert not runs(str(seen[0]))
+
+
+def measure_in_vain(seen: list[int]) -> None:
+    """Look at what a neighbour does, and fail."""
+    with benchmarks.neighbour(True) as pid:
+        seen.append(pid)
+        until = time.monotonic() + 20
+        while ticks(pid) < 20 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert ticks(pid) >= 20
+        assert len(os.sched_getaffinity(pid)) == 1
+        raise ValueError("measured in vain")
+
+
+def ticks(pid: int) -> int:
+    """Return the processor time of a process, in hundredths of a second."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+def test_what_is_measured_beside_a_neighbour_lies_apart_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selecting, "measured", lambda *_: {"seconds": [1.0], "median": 1.0, "peak_bytes": 2**30})
+    words = [*SMALL, "--save_path", str(tmp_path), "selection", "--methods", "Craig", "--threads", "2"]
+    assert run_command_line(benchmark.main, words) == 0
+    assert run_command_line(benchmark.main, [*words, "--neighbour"]) == 0
+    alone, beside = (tmp_path / "benchmarks" / name for name in ("selection.md", "neighbour/selection.md"))
+    assert "busy process" not in alone.read_text()
+    assert "Measured beside a busy process on one core (`--neighbour`), on" in beside.read_text()
+    assert ", 2 threads," in beside.read_text()
+
+
 def test_synthetic_signals_hold_everything_and_are_repeatable() -> None:
     signals, again = synthetic_signals(2000, 512, 10), synthetic_signals(2000, 512, 10)
     assert torch.equal(signals.logits, again.logits)
@@ -179,7 +231,7 @@ def test_a_large_class_is_measured(greedy: str) -> None:
 def fake(rows: dict[str, dict]) -> Callable:
     """Stands for `measured`: looks the row up by the arguments that tell it."""
 
-    def measured(function: Callable, *arguments: object) -> dict:
+    def measured(function: Callable, *arguments: object, threads: int | None = None) -> dict:
         key = " ".join(str(argument) for argument in (function.__name__, *arguments[:2]) if argument is not None)
         return next(row for name, row in rows.items() if key.endswith(name))
 
@@ -220,6 +272,7 @@ def test_the_plain_formulation_is_extrapolated(tmp_path: Path, monkeypatch: pyte
         "one_cut x.pt 2500": row(1, 1, picks=[2, 1]),
         "cifar10 x.pt": row(4, 1, before=2**29),
     }
+
     monkeypatch.setattr(selecting, "measured", fake(rows))
     monkeypatch.setattr(selecting, "real_signals", lambda args: Path("x.pt"))
     (tmp_path / "net.pt").touch()
@@ -227,6 +280,7 @@ def test_the_plain_formulation_is_extrapolated(tmp_path: Path, monkeypatch: pyte
     assert run_command_line(benchmark.main, words) == 0
     text = (tmp_path / "benchmarks" / "lcmat.md").read_text()
     assert "**320 times as fast, 1/17.0 of the memory**" in text
+    assert "one worker" in text
     assert "2 of 2 the same" in text
 
 

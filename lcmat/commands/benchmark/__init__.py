@@ -16,7 +16,11 @@ MOST = 10**9
 def main(argv: list[str]) -> int:
     """Run the benchmarks named, or all."""
     # Here, since processes whose memory is measured come through this file, too.
+    import torch
+
     from lcmat.commands.benchmark import condensing, selecting, training
+    from lcmat.commands.benchmark.measuring import neighbour
+    from lcmat.hardware import default_threads
 
     benchmarks = selecting.BENCHMARKS | training.BENCHMARKS | condensing.BENCHMARKS
     parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)
@@ -41,6 +45,8 @@ def main(argv: list[str]) -> int:
         metavar="N",
         help="signals: how many images; step, run, inner: in proportion",
     )
+    add("--threads", type=int, metavar="N", help="the most CPU cores to use (default: those that the process may use)")
+    add("--neighbour", default=False, **SWITCH, help="keep one core busy meanwhile; to benchmarks/neighbour/")
     add("--overwrite", default=False, **SWITCH, help="measure again what is measured")
     args = parser.parse_args(argv)
     for name in ("runs", "samples", "features", "classes", "images"):
@@ -48,7 +54,10 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--{name} must be at least 1 and at most {MOST:,}, not {shown(getattr(args, name))}")
     if args.pretrained is not None and not Path(args.pretrained).exists():
         raise UserError(f"no such file: {args.pretrained} (--pretrained)")
-    folder = Path(args.save_path) / "benchmarks"
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads must be at least 1, not {args.threads}")
+    torch.set_num_threads(args.threads or default_threads())
+    folder = Path(args.save_path) / "benchmarks" / ("neighbour" if args.neighbour else "")
     check_writable(folder)
     chosen = dict.fromkeys(lookup("benchmark", name, benchmarks) for name in args.names or benchmarks)
     for name in chosen:
@@ -57,5 +66,6 @@ def main(argv: list[str]) -> int:
                 raise UserError(f"the benchmark {name} takes real signals: give --pretrained FILE and --data_path DIR")
             print(f"{name}: left out; it takes real signals: give --pretrained FILE and --data_path DIR")
             continue
-        print(f"{name}: {benchmarks[name](args, folder)}", flush=True)
+        with neighbour(args.neighbour):
+            print(f"{name}: {benchmarks[name](args, folder)}", flush=True)
     return 0

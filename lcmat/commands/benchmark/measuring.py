@@ -6,10 +6,14 @@ import json
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -69,21 +73,46 @@ def one_class(samples: int, features: int, outputs: int, seed: int = 0) -> Signa
     return Signals(h, logits, torch.zeros(samples, dtype=torch.int64))
 
 
-def measured(function: Callable[..., object], *arguments: object) -> dict[str, object]:
+def measured(function: Callable[..., object], *arguments: object, threads: int | None = None) -> dict[str, object]:
     """Call a function of a module in a fresh process; return the seconds it returns and its peak memory in bytes.
 
     The function returns the seconds of each of its runs, whatever it had to prepare before them left out; and if it
-    likes, facts to keep beside them.
+    likes, facts to keep beside them. threads: of PyTorch there, and the most workers; by default as many as here.
     """
+    threads = torch.get_num_threads() if threads is None else threads
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        result, memory = pool.submit(_run, function, arguments).result()
+        result, memory = pool.submit(_run, function, arguments, threads).result()
     seconds, facts = result if isinstance(result, tuple) else (result, {})
     return {"seconds": seconds, "median": statistics.median(seconds), "peak_bytes": memory, **facts}
 
 
-def _run(function: Callable[..., object], arguments: tuple) -> tuple[object, int]:
+def _run(function: Callable[..., object], arguments: tuple, threads: int) -> tuple[object, int]:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
     return function(*arguments), peak_memory()
+
+
+# What keeps one core busy as long as the process lives whose number it is given.
+BUSY = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    sum(range(10**6))"
+_beside: ContextVar[bool] = ContextVar("beside", default=False)
+
+
+@contextmanager
+def neighbour(wanted: bool) -> Iterator[int | None]:
+    """Keep one of the cores that this process may use busy for a while, as another's program would; yield who does."""
+    if not wanted:
+        yield None
+        return
+    token = _beside.set(True)
+    process = subprocess.Popen([sys.executable, "-c", BUSY, str(os.getpid())])
+    try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+        _beside.reset(token)
 
 
 def _end_with_parent() -> None:
@@ -120,14 +149,16 @@ class Report:
 
     def add(self, name: str, row: dict) -> None:
         """Keep a measurement, with the machine and code that it comes from, and write the file."""
-        self.rows[name] = {**row, "environment": self.environment}
+        self.rows[name] = {**row, "environment": self.environment} | ({"neighbour": True} if _beside.get() else {})
         write_json(self.path, {"setting": self.setting, "measurements": self.rows})
 
     def write_table(self, title: str, text: str, header: list[str], rows: Iterable[list[str]]) -> Path:
         """Write the table beside the JSON file as Markdown and return its path."""
         path = self.path.with_suffix(".md")
         machines = sorted({machine(row["environment"]) for row in self.rows.values()})
-        write_text(path, f"# {title}\n\n{text}\n\n{markdown(header, list(rows))}\nMeasured on {'; '.join(machines)}.\n")
+        beside = any(row.get("neighbour") for row in self.rows.values())
+        where = "Measured beside a busy process on one core (`--neighbour`), on" if beside else "Measured on"
+        write_text(path, f"# {title}\n\n{text}\n\n{markdown(header, list(rows))}\n{where} {'; '.join(machines)}.\n")
         return path
 
 

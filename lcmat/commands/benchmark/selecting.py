@@ -33,6 +33,7 @@ CUTS = (1250, 2500)
 OTHERS = {"apricot": "apricot-select", "submodlib": "submodlib-py"}
 SIZES = [5_000, 10_000, 20_000, 50_000, 100_000]
 MILLION = 1_000_000
+ONE_WORKER = "LCMat, one worker"
 GREEDY = ("exact", "stochastic", "partition")
 
 
@@ -89,13 +90,14 @@ def _lcmat(args: argparse.Namespace, folder: Path) -> Path:
     """Measure LCMat-S on real signals against the plain formulation."""
     path = real_signals(args)
     report = Report(folder / "lcmat.json", {"runs": args.runs, "signals": path.stem})
-    for name, function, argument in [
-        ("LCMat", work.cifar10, None),
-        *((f"plain {cut}", work.plainly, cut) for cut in CUTS),
-        *((f"LCMat {cut}", work.one_cut, cut) for cut in CUTS),
+    for name, function, argument, threads in [
+        ("LCMat", work.cifar10, None, None),
+        (ONE_WORKER, work.cifar10, None, 1),
+        *((f"plain {cut}", work.plainly, cut, None) for cut in CUTS),
+        *((f"LCMat {cut}", work.one_cut, cut, None) for cut in CUTS),
     ]:
         if name not in report.rows or args.overwrite:
-            row = measured(function, path, argument, args.runs)
+            row = measured(function, path, argument, args.runs, threads=threads)
             print(f"  {name}: {row['median']:.2f} s, {row['peak_bytes'] / 2**30:.2f} GiB", flush=True)
             report.add(name, row)
     rows, (small, large) = report.rows, (report.rows[f"plain {cut}"] for cut in CUTS)
@@ -119,6 +121,7 @@ def _lcmat(args: argparse.Namespace, folder: Path) -> Path:
         "`python -m lcmat benchmark lcmat --data_path DIR --pretrained FILE`"
     )
     table = [_timed_row("this library, all of CIFAR-10", ours)]
+    table.append(_timed_row("this library, all of CIFAR-10, one worker", rows[ONE_WORKER]))
     for cut in CUTS:
         table.append(_timed_row(f"this library, one class cut to {cut:,}", rows[f"LCMat {cut}"]))
         table.append(_timed_row(f"plain, one class cut to {cut:,}", rows[f"plain {cut}"]))
