@@ -12,7 +12,7 @@ prepare_environment() {
     for requirement in "$@"; do arguments+=(-r "$root/$requirement"); done
     # Development tools are a superset: what was installed for the tests also serves the main job.
     wanted=$(cd "$root" && cat requirements.txt constraints.txt "$@" | cksum)
-    if [ -x "$python" ] && [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; then return 0; fi
+    if [ -x "$python" ] && [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; then find_project && return 0; fi
 
     if [ -x "$python" ] && ! "$python" -m pip --version >/dev/null 2>&1; then
         "$python" -m ensurepip >/dev/null || { echo "error: $root/.venv has no pip; remove it" >&2; return 2; }
@@ -33,6 +33,16 @@ prepare_environment() {
     "$python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}" -c "$root/constraints.txt" || return 2
     # The main job's requirements are part of every installation.
     { (cd "$root" && cat requirements.txt constraints.txt requirements.txt | cksum); echo "$wanted"; } >"$stamp"
+    find_project
+}
+
+# Let .venv's Python find lcmat, methods and nets from any folder.
+find_project() {
+    local packages
+    packages=$(echo "$root"/.venv/lib/python3.*/site-packages)
+    if [ "$(cat "$packages/dataset_reduction.pth" 2>/dev/null)" != "$root" ]; then
+        echo "$root" >"$packages/dataset_reduction.pth"
+    fi
 }
 
 # run_grid NAME [flags]: run the grid configs/NAME.yaml, with data, results and caches in the project's folders.
