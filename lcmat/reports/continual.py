@@ -67,7 +67,7 @@ def continual_markdown(records: list[dict]) -> str:
             values = (emphasised(mean_and_std(tuple(v)), mark) for v, mark in zip(steps, marks, strict=True))
             body.append([row, images[row], *values])
         header = ["Method", "Images", *(f"{count} classes" for count in seen(first))]
-        parts.append(f"## {first['dataset']}, {first['test_model']}\n\n{_caption(group)}\n\n{markdown(header, body)}")
+        parts.append(f"## {first['dataset']}, {first['test_model']}\n\n{caption(group)}\n\n{markdown(header, body)}")
     return "\n".join(parts)
 
 
@@ -98,7 +98,8 @@ def _rank(means: dict[str, list[float]], row: str, number: int) -> int | None:
     return order.index(means[row][number]) + 1
 
 
-def _caption(group: list[dict]) -> str:
+def caption(group: list[dict]) -> str:
+    """Say what the cells of a setting share."""
     config, orders = group[0]["config"], len({record["seed"] for record in group})
     networks, training = config.get("evaluations", 1), config["training"]
     each = f"{networks} networks for each of " if networks > 1 else ""

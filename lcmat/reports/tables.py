@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Cell:
     """The test accuracies of one method at one fraction over seeds, in per cent, and the published figure if any.
 
     seeds: that of each accuracy; several networks may have been trained for a seed. worst: the final accuracies of the
-    class that is predicted worst; none where a record does not say, as those of earlier code.
+    class that is predicted worst; none where a record does not say, as those of earlier code. records: one a seed.
     """
 
     final: tuple[float, ...]
@@ -69,6 +69,7 @@ class Cell:
     published: Published | None
     seeds: tuple[int, ...] = ()
     worst: tuple[float, ...] = ()
+    records: tuple[dict, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def difference(self) -> float | None:
@@ -102,12 +103,17 @@ def paired(cell: Cell, other: Cell) -> Paired | None:
     n = len(differences)
     if not n:
         return None
-    half = None
-    if n > 1:
-        import scipy.stats  # costs a second, which tables alone need
+    return Paired(statistics.fmean(differences), half_width(differences), n)
 
-        half = float(scipy.stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / math.sqrt(n)
-    return Paired(statistics.fmean(differences), half, n)
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Return half the width of the 95% interval of a mean, by Student's t; None of a single value."""
+    n = len(values)
+    if n < 2:
+        return None
+    import scipy.stats  # costs a second, which tables alone need
+
+    return float(scipy.stats.t.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
 
 
 @dataclass(frozen=True)
@@ -294,6 +300,7 @@ def cell_of(found: dict[int, dict], published: dict | None = None) -> Cell | Non
         published_of(published or {}, next(iter(ordered.values()))),
         tuple(seed for seed, _ in trainings),
         _worst([one for _, one in trainings]),
+        tuple(ordered.values()),
     )
 
 

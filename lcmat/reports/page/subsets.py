@@ -1,0 +1,84 @@
+"""What was chosen and what was learned: the sets behind the records, as the page's script reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from lcmat.errors import UserError
+from lcmat.expected import array, fields, of, problem
+from lcmat.files import load_arrays, load_tensors
+from lcmat.reports.page.cells import Row
+from lcmat.reports.page.pictures import Pictures, sheet
+
+_INTEGERS = array(None, kinds="i")
+# What the page reads of a file of chosen samples, and of one of learned images.
+CHOSEN = fields({"indices": _INTEGERS, "classes": _INTEGERS}, {"balanced": of(bool)})
+LEARNED = fields({"images": array(None, None, None, None, kinds="F"), "labels": _INTEGERS})
+
+
+@dataclass
+class Sets:
+    """The sets of all records.
+
+    entries: for each record [setting, method, fraction, seed, path, list or None, sheet or None, the data's
+    fingerprint]. lists: chosen samples, each once: {"i": indices, "c": [class, how many] in their order, "b": whether
+    ranks count class by class, "w": weights, if there are}. sheets: learned images, each with its {"l": labels}.
+    """
+
+    entries: list[list] = field(default_factory=list)
+    lists: list[dict] = field(default_factory=list)
+    sheets: list[dict] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def sets_of(rows: list[Row], save_path: Path) -> Sets:
+    """Read what lies beside the records of all rows; a file that is absent or damaged is named and left out."""
+    found, known = Sets(), {}
+    for row in rows:
+        for record in row.cell.records:
+            files = {record[name] for name in ("indices", "synthetic", "memory") if name in record}
+            for name in sorted(files):
+                path = save_path / Path(record["path"]).with_name(name)
+                try:
+                    place = _add(found, known, path)
+                except UserError as error:
+                    found.unreadable.append(str(error))
+                    continue
+                what = [row.setting, row.method, row.fraction, record["seed"], record["path"]]
+                found.entries.append([*what, *place, record["config"].get("dataset_fingerprint")])
+    return found
+
+
+def _add(found: Sets, known: dict, path: Path) -> tuple[int | None, int | None]:
+    if path.suffix == ".pt":
+        values = load_tensors(path, LEARNED)
+        labels = values["labels"].tolist()
+        pixels = values["images"].float().clamp(0, 1).mul(255).round().byte().numpy()
+        found.sheets.append(sheet(pixels).described() | {"l": labels})
+        return None, len(found.sheets) - 1
+    values = chosen(path)
+    key = repr(values)
+    if key not in known:
+        known[key] = len(found.lists)
+        found.lists.append(values)
+    return known[key], None
+
+
+def chosen(path: Path) -> dict[str, object]:
+    """Return the chosen samples of a .npz file as an entry of `Sets.lists`; UserError if it holds something else."""
+    arrays = load_arrays(path)
+    plain = {name: value.item() if value.ndim == 0 else value for name, value in arrays.items()}
+    if (wrong := problem(plain, CHOSEN)) is not None:
+        raise UserError(f"{path} holds no subset: {wrong}")
+    classes = [[name, len(list(group))] for name, group in groupby(plain["classes"].tolist())]
+    weights = plain.get("weights")
+    # Uneven weights alone say something; three digits are enough to read.
+    said = {} if weights is None or len(set(weights.tolist())) == 1 else {"w": [float(f"{w:.3g}") for w in weights]}
+    return {"i": plain["indices"].tolist(), "c": classes, "b": plain.get("balanced", True)} | said
+
+
+def tiles(pictures: Pictures, used: set[str | None]) -> dict[str, dict]:
+    """Return a sheet of the images of each dataset (by fingerprint) that is used, image by index."""
+    return {key: sheet(images).described() for key, images in sorted(pictures.items()) if key in used}
