@@ -319,12 +319,14 @@ def read_yaml(path: Path) -> object:
             return node
 
     try:
-        if path.parts[:2] not in (("/", "dev"), ("/", "proc")):  # where a shell puts <(…)
+        if path.parent not in map(Path, ("/dev/fd", "/proc/self/fd")):  # where a shell puts <(…)
             check_regular(path)
         return yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (IsADirectoryError, FileNotFoundError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
         raise UserError(f"cannot read {path}: {reason}") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

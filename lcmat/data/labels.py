@@ -76,6 +76,8 @@ def _classes(train: Sequence[LabelColumn]) -> dict[str, str]:
     values = {value for column in others for value in column.values}
     if len({_is_number(value) for value in values}) > 1:
         raise UserError(f"{others[0].origin} and other training files: labels are numbers in one and text in another")
+    if measured := [value for value in values if isinstance(value, float) and not value.is_integer()]:
+        raise UserError(f"{others[0].origin}: labels are measurements, such as {shown(measured[0])}, and no classes")
     for value in sorted(values, key=_rank):
         classes.setdefault(key_of(value), _text(value))
     return classes

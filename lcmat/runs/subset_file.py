@@ -30,7 +30,7 @@ def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 raise UserError(f"{path} holds no array 'indices'")
             indices, weights = arrays["indices"], arrays.get("weights")
         else:
-            words = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            words = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
             indices, weights = np.array([_index(word) for word in words if word], dtype=np.int64), None
     except (FileNotFoundError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is neither .npz nor text in UTF-8"
@@ -39,16 +39,17 @@ def read_subset(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError(f"{error} (--subset)") from None
     except ValueError as error:
         raise UserError(f"{path} must hold one index on each line: {error} (--subset)") from None
-    if not len(indices):
+    if not indices.size:
         raise UserError(f"{path} names no sample (--subset)")
     if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
         raise UserError(f"{path}: indices must be a list of integers, not {indices.dtype} {indices.shape} (--subset)")
-    if not len(indices):
-        raise UserError(f"{path} names no sample (--subset)")
     if len(np.unique(indices)) != len(indices):
         raise UserError(f"{path} names a sample twice; each index may come once (--subset)")
     if weights is not None and not (
-        weights.shape == indices.shape and np.isfinite(weights).all() and (weights >= 0).all()
+        weights.shape == indices.shape
+        and weights.dtype.kind in "fiub"
+        and np.isfinite(weights).all()
+        and (weights >= 0).all()
     ):
         raise UserError(f"{path}: weights must be finite, not negative, one for each index (--subset)")
     return indices.astype(np.int64), weights

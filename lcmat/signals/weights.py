@@ -31,6 +31,7 @@ INERT = [
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdgFDSU"},
     *((make, f"numpy.{core}.multiarray.{make.__name__}") for make in _MAKERS for core in ("core", "_core")),
 ]
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -125,13 +126,25 @@ def _problem(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str |
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unknown = [name for name in state if name not in wanted]
     shape = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    other = [name for name in wanted if name in state and not _holds_numbers(state[name], wanted[name])]
     if missing:
         return f"lacks {missing[0]}"
     if unknown:
         return f"has {shown(unknown[0]).strip(chr(39))} too many"
     if shape:
         return f"has {shape[0]} of shape {tuple(state[shape[0]].shape)}, not {tuple(wanted[shape[0]].shape)}"
+    if other:
+        kind = (
+            "meta, without values" if state[other[0]].is_meta else f"{state[other[0]].dtype}, {state[other[0]].layout}"
+        )
+        return f"has {other[0]} in another form ({kind}) than dense floating numbers"
     return None
+
+
+def _holds_numbers(value: Tensor, wanted: Tensor) -> bool:
+    """Tell whether a tensor can be copied as it is: quantised and complex ones would lose what they mean."""
+    plain = value.layout == torch.strided and not value.is_meta and not value.is_quantized
+    return plain and (value.dtype in FLOATING or not wanted.is_floating_point()) and not value.is_complex()
 
 
 def _chosen(fitting: list[tuple[str, ...]], path: Path) -> tuple[str, ...]:

@@ -112,12 +112,20 @@ def test_bad_subset_files_get_one_line(
     assert records(tmp_path / "result") == []
 
 
+def test_a_list_that_windows_marks_as_utf_8_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"\xef\xbb\xbf3\r\n1\r\n")
+    assert read_subset(tmp_path / "x.txt")[0].tolist() == [3, 1]
+
+
 def test_absent_and_unfit_npz_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.txt.*No such file"):
         read_subset(tmp_path / "none.txt")
     for arrays, message in (
         ({"labels": [1]}, "no array 'indices'"),
         ({"indices": [0.5, 1]}, "integers"),
+        ({"indices": 5}, "a list of integers, not int64"),
+        ({"indices": []}, "names no sample"),
+        ({"indices": [0, 1], "weights": ["a", "b"]}, "weights must be finite"),
         ({"indices": [0, 1], "weights": [1, np.nan]}, "weights must be finite"),
         ({"indices": [0, 1], "weights": [1.0]}, "one for each index"),
     ):

@@ -117,6 +117,7 @@ def test_labels_of_two_kinds(train: Given, test: Given, classes: tuple, labels: 
         ([([0, 1], ("x", "y"))], ([-1], ("x", "y")), "label '-1', which is none"),
         ([([0, 1], ("x", "y")), ([0, 1], ("y", "x")), ([0], None)], ([0], ("x",)), "name in several orders"),
         ([([0], None), (["x"], None)], ([0], None), "numbers in one and text in another"),
+        ([([0.0, 0.5, 1.0], None)], ([0.5], None), "labels are measurements, such as 0.5, and no classes"),
         ([([0, 1], ("é", unicodedata.normalize("NFD", "é")))], ([0], None), "how letters are encoded alone"),
         ([([0, None, 1], None)], ([0], None), "1 rows have no label"),
         ([([0.0, float("nan")], None)], ([0], None), "1 rows have no label"),
@@ -126,7 +127,7 @@ def test_labels_of_two_kinds(train: Given, test: Given, classes: tuple, labels: 
     ],
     ids=[
         "unknown_name", "other_case", "untrained", "number_too_large", "no_test_labels", "unclear_numbers",
-        "numbers_and_text", "encodings", "missing", "nan", "empty", "many", "long",
+        "numbers_and_text", "measurements", "encodings", "missing", "nan", "empty", "many", "long",
     ],
 )  # fmt: skip
 def test_labels_that_are_refused(train: list[Given], test: Given, message: str) -> None:

@@ -111,6 +111,11 @@ def saving(make: Callable[[], object]) -> Callable[[Path], None]:
     return lambda path: torch.save(make(), path)
 
 
+def in_form(change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights, the matrices among them in another form."""
+    return {name: change(value) if value.ndim == 2 else value for name, value in SAVED.items()}
+
+
 REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "no weights": ("f.pth", saving(lambda: {"epoch": 3, "loss": 0.1}), "no state dict.*; it holds 'epoch', 'loss'$"),
     "much else": ("f.pth", saving(lambda: {f"key {n}": n for n in range(9)}), r"it holds 'key 0'.* 'key 3', …"),
@@ -132,6 +137,10 @@ REFUSED: dict[str, tuple[str, Callable[[Path], None], str]] = {
         "dicts that fit, model.student, model.teacher"),
     "not finite": (
         "f.pth", saving(lambda: {"net": {k: v * torch.nan for k, v in prefixed("module.").items()}}), "not finite"),
+    "sparse": ("f.pth", saving(lambda: in_form(lambda v: v.to_sparse())), r"in another form \(torch.float32, torch.sp"),
+    "quantised": ("f.pth", saving(lambda: in_form(lambda v: v.to(torch.int8))), r"in another form \(torch.int8"),
+    "complex": ("f.pth", saving(lambda: in_form(lambda v: v.to(torch.complex64))), r"in another form \(torch.complex"),
+    "without values": ("f.pth", saving(lambda: in_form(lambda v: v.to("meta"))), r"in another form \(meta, without"),
     "a whole network": ("f.pth", pickled, "code|Own"),
     "a program": ("f.pt", scripted, "is a TorchScript program; save the network's state_dict"),
     "safetensors": ("model.safetensors", safe, "is a file of safetensors; save what safetensors.torch.load_file"),
