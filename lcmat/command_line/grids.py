@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lcmat.command_line import options
 from lcmat.command_line.options import Parser
-from lcmat.errors import UserError, shown, suggest
+from lcmat.errors import UserError, one_line, shown, suggest
 
 # The most command lines of a grid.
 MOST = 100_000
@@ -58,7 +58,7 @@ def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Seq
         for values in itertools.product(*vary.values()):
             words = options.words_of({**block, **dict(zip(vary, values, strict=True))}, path, parser)
             lines.append(options.parse([*words, *overrides], parser))
-    return Grid(path.stem, str(content.get("title", path.stem)), lines, _reports(content, path, reports))
+    return Grid(path.stem, one_line(content.get("title", path.stem)), lines, _reports(content, path, reports))
 
 
 def _reports(content: dict, path: Path, known: Sequence[str]) -> dict[str, dict[str, object]]:

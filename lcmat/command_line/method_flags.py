@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from lcmat.command_line.options import true_or_false
 from lcmat.command_line.released_flags import rho_of
 from lcmat.condensation import Condenser
-from lcmat.errors import UserError, lookup, suggest
+from lcmat.errors import UserError, lookup, shown, suggest
 from lcmat.selection import Method
 
 # Flags that are options of whatever method has them; unless given, the method's own default holds.
@@ -30,7 +30,9 @@ def options_of(args: argparse.Namespace, flags: bool = True) -> dict[str, object
     for item in args.option:
         name, equals, value = item.partition("=")
         if not (name and equals and value):
-            raise UserError(f"--option takes NAME=VALUE, not '{item}'")
+            raise UserError(f"--option takes NAME=VALUE, not {shown(item)}")
+        if [other.partition("=")[0] for other in args.option].count(name) > 1:
+            raise UserError(f"--option {shown(name)} is given twice; leave one out")
         options[name] = _value(value)
     return options
 

@@ -318,6 +318,14 @@ def read_yaml(path: Path) -> object:
                 raise yaml.composer.ComposerError(None, None, f"{shown(twice[0])} is there twice", node.start_mark)
             return node
 
+        def construct_scalar(self, node: yaml.Node) -> object:
+            # 010 would be 8, and 1:30 would be 90, as YAML 1.1 has it.
+            if node.tag.endswith((":int", ":float")) and re.match(r"[-+]?0[0-9_]+$|.*:", str(node.value)):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{shown(node.value)} is an octal number or a time; put it in quotes", node.start_mark
+                )
+            return super().construct_scalar(node)
+
     try:
         if path.parent not in map(Path, ("/dev/fd", "/proc/self/fd")):  # where a shell puts <(…)
             check_regular(path)

@@ -249,7 +249,11 @@ def held_out(labels: Tensor, ratio: float, seed: int) -> tuple[Tensor, Tensor]:
             random_state=seeds.derive(seed, "validation") % 2**32,
         )
     except ValueError as error:
-        raise UserError(f"cannot hold out {ratio:g} of the training set for validation: {error}") from error
+        classes = len(labels.unique())
+        raise UserError(
+            f"cannot hold out {ratio:g} of the training set for validation: both parts need samples of each of the "
+            f"{classes:,} classes, of {len(labels):,} in all; give another --val_ratio, or more samples"
+        ) from error
     return torch.from_numpy(keep).sort().values, torch.from_numpy(out).sort().values
 
 

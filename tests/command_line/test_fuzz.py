@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lcmat.__main__ import main as lcmat_command
 from lcmat.command_line import options
 from lcmat.command_line.settings import settings_of
 from lcmat.commands import figures, tables
@@ -166,6 +167,8 @@ YAML = {
     "epochs: !!python/object/apply:os.system [ls]": "is not valid YAML",
     "? [a, b]\n: 1": "unknown key|not valid YAML",
     "1: 2": "unknown key 1",
+    "seed: 010": "'010' is an octal number or a time; put it in quotes",
+    "seed: 1:30": "'1:30' is an octal number or a time; put it in quotes",
     "dataset: \xff": "no text in UTF-8",
 }
 
@@ -227,6 +230,30 @@ def test_numbers_have_bounds_that_are_said(
 def test_the_numbers_that_hung_are_refused_at_once(flag: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert call(*TINY, *places(tmp_path), f"--{flag}", "2147483648") == 2
     assert f"--{flag} must be at most" in capsys.readouterr().err
+
+
+def test_an_option_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """The last held without a word."""
+    assert call(*TINY, *places(tmp_path), "--selection", "LCMat-S", "--option", "rho=1", "rho=2") == 2
+    assert "--option 'rho' is given twice; leave one out" in capsys.readouterr().err
+
+
+def test_a_validation_share_that_cannot_be_is_refused_in_own_words(
+    capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    words = [*TINY, *places(tmp_path), "--selection", "GradMatch-Val"]
+    for ratio in ("1", "1e-9"):
+        assert call(*words, "--val_ratio", ratio) == 2
+        err = capsys.readouterr().err
+        assert "both parts need samples of each of the 10 classes, of 1,297 in all; give another --val_ratio" in err
+        assert "test_size" not in err
+
+
+def test_a_title_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text('title: "\\e[31mred"\nruns: {dataset: digits, model: MLP, selection: Uniform, fraction: 0.05}\n')
+    assert call("grid", path, "--plan", *places(tmp_path), command=lcmat_command) == 0
+    assert capsys.readouterr().out.startswith("red: 1 runs")
 
 
 def test_options_have_bounds(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
