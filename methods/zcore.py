@@ -30,19 +30,20 @@ def zcore(
     differences there) gains 1, and the `neighbours` nearest to that sample lose 1 between them, in proportion to
     d^−exponent.
     """
-    h = signals.features.double().contiguous()
-    scores = torch.zeros(len(h), dtype=torch.float64, device=h.device)
-    count = min(neighbours, len(h) - 1)
-    low, middle, high = h.amin(0), h.median(0).values, h.amax(0)
-    for first in range(0, rounds * len(h), AT_ONCE):
-        for chosen, where in _draws(h.shape[1], dimensions, min(AT_ONCE, rounds * len(h) - first), generator):
-            plane = h[:, chosen.to(h.device)]
+    h = signals.features.double().T.contiguous()  # a dimension a row: few of them are read at a time
+    width, n = h.shape
+    scores = torch.zeros(n, dtype=torch.float64, device=h.device)
+    count = min(neighbours, n - 1)
+    low, middle, high = h.amin(1), h.median(1).values, h.amax(1)
+    for first in range(0, rounds * n, AT_ONCE):
+        for chosen, where in _draws(width, dimensions, min(AT_ONCE, rounds * n - first), generator):
+            plane = h[chosen.to(h.device)]
             ends = (values[chosen].tolist() for values in (low, middle, high))
             point = [_triangular(u, *of_one) for u, *of_one in zip(where.tolist(), *ends, strict=True)]
-            nearest = (plane - torch.tensor(point, dtype=h.dtype, device=h.device)).abs().sum(1).argmin()
+            nearest = (plane - torch.tensor(point, dtype=h.dtype, device=h.device)[:, None]).abs().sum(0).argmin()
             scores[nearest] += 1
             if count:
-                distance = (plane - plane[nearest]).abs().sum(1)
+                distance = (plane - plane[:, nearest, None]).abs().sum(0)
                 distance[nearest] = torch.inf
                 near = distance.topk(count, largest=False)
                 scores[near.indices] -= _shares(near.values, exponent)

@@ -257,20 +257,23 @@ def test_an_option_that_the_configuration_leaves_out_reaches_its_method(bench: C
     assert picks["sum"] != picks["mean"]
 
 
-def test_a_network_kept_without_the_margin_that_is_needed_is_trained_anew(bench: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "entry"), [("CCS", "probability_margin"), ("Dyn-Unc", "loss"), ("TDDS", "change")])
+def test_a_network_kept_without_the_dynamics_that_are_needed_is_trained_anew(
+    method: str, entry: str, bench: Callable, tmp_path: Path
+) -> None:
     """A cache of earlier code: it serves whatever it can, and is neither misread nor fatal."""
     own = bench(cache_path=tmp_path / "cache")
-    expected = pretrained.signals_of(own, run("CCS"))[0].dynamics
+    expected = pretrained.signals_of(own, run(method))[0].dynamics
     path = next((tmp_path / "cache" / "networks").glob("*.pt"))
     kept = torch.load(path, weights_only=True)
-    del kept["dynamics"]["probability_margin"]
+    del kept["dynamics"][entry]
     kept["dynamics"]["correctness"][:] = True  # to see what is read
     torch.save(kept, path)
     assert pretrained.signals_of(own, run("Forgetting"))[0].dynamics["correctness"].all()
-    with pytest.warns(UserWarning, match=r"kept without its probability_margin.*anew"):
-        anew = pretrained.signals_of(own, run("CCS"))[0].dynamics
+    with pytest.warns(UserWarning, match=rf"kept without its {entry}.*anew"):
+        anew = pretrained.signals_of(own, run(method))[0].dynamics
     assert all(torch.equal(anew[name], expected[name]) for name in expected)
-    assert "probability_margin" in torch.load(path, weights_only=True)["dynamics"]
+    assert entry in torch.load(path, weights_only=True)["dynamics"]
 
 
 def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
