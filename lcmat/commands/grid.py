@@ -24,6 +24,7 @@ from lcmat.errors import UserError
 from lcmat.hardware import PRECISIONS
 from lcmat.runs import queue
 from lcmat.runs.job import Job, record_path
+from lcmat.runs.status import STATES, status_of
 from lcmat.training import DivergedError
 
 # Beyond, they would only wait for each other.
@@ -33,17 +34,23 @@ MOST_PROCESSES = 1_000
 def main(argv: list[str]) -> int:
     """Say what is to be done, do it, and write tables and figures."""
     options.warn_in_one_line()
-    grid = _read(argv)
+    grid = grid_of(argv)
     with planning.planned(grid.lines, REGISTRY) as jobs:
         return _run(grid, jobs, argv)
 
 
-def _read(argv: list[str]) -> grids.Grid:
+def grid_of(argv: list[str]) -> grids.Grid:
     """Return the grid that a command line names."""
     parser = options.build_parser("-m lcmat grid FILE")
     parser.description = "Run a grid of configs/ and write its tables and figures. Flags win over the file's."
     group = parser.add_argument_group("grids")
     group.add_argument("--plan", default=False, action="store_true", help="only say what is to be done")
+    group.add_argument(
+        "--status",
+        default=False,
+        action="store_true",
+        help="only say which are recorded, running, failed, waiting",
+    )
     group.add_argument(
         "--time_limit", metavar="TIME", help="start no run that would probably not end within it: 9m, 2h"
     )
@@ -70,6 +77,9 @@ def _run(grid: grids.Grid, planned: list[Job], argv: list[str]) -> int:
     found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
     report([path for _, damaged in found for path in damaged])
     known = [record for some, _ in found for record in some]
+    if grid.lines[0].status:
+        _say_status(grid.title, planned)
+        return 0
     _announce(grid, planned, known)
     if grid.lines[0].plan:
         return 0
@@ -82,6 +92,15 @@ def _run(grid: grids.Grid, planned: list[Job], argv: list[str]) -> int:
     print("\n" + "\n".join(str(path) for path in paths))
     queue.raise_if_any_diverged(planned, failed)
     return 0
+
+
+def _say_status(title: str, planned: list[Job]) -> None:
+    """Print how many runs are in which state, and a line for each that runs or failed."""
+    status = status_of(planned)
+    counts = ", ".join(f"{status.count(state)} {state}" for state in STATES)
+    print(f"{title}: {len(planned)} runs, {counts}")
+    for number, note in status.notes.items():
+        print(f"{status.states[number]}: {queue.in_brief(planned[number])}: {note}")
 
 
 def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
@@ -175,7 +194,7 @@ def _work_side_by_side(processes: int, planned: list[Job], argv: list[str], tell
 def share_of_work(say: Callable[[object], None], argv: list[str], processes: int, threads: int) -> None:
     """Do runs of a grid that no other process does, with a share of the cores and the memory, and say of each."""
     options.warn_in_one_line()
-    grid = _read(argv)
+    grid = grid_of(argv)
     with planning.planned(grid.lines, REGISTRY) as jobs, memory_limit.shared_by(processes):
         torch.set_num_threads(threads)
         limit, allowed = grid.lines[0].time_limit, ()

@@ -18,6 +18,7 @@ from lcmat.errors import UserError
 from lcmat.files import clear_unfinished
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Job
+from lcmat.runs.status import claim_of, noted
 from lcmat.training import DivergedError
 
 # Seconds between looks at what other processes work on.
@@ -91,7 +92,7 @@ class Waiting:
 
 def lock_in_the_way(job: Job) -> Path | None:
     """Return the lock that another process holds on a run or on what it needs, or None."""
-    claim = _claim(job)
+    claim = claim_of(job)
     return job.kind.busy(job.setup, job.run) or (claim if locks.is_held(claim) else None)
 
 
@@ -102,6 +103,9 @@ def clear_left_behind(save_path: Path, cache_path: Path) -> None:
         clear_unfinished(folder)
     for folder in (save_path / ".locks", *cache_path.glob("*/")):
         locks.clear(folder)
+    for note in (save_path / ".locks").glob("*.running"):
+        if not locks.is_held(note.with_suffix(".lock")):
+            note.unlink(missing_ok=True)
 
 
 def raise_if_any_diverged(jobs: list[Job], failed: dict[int, DivergedError]) -> None:
@@ -133,7 +137,8 @@ def record_of(job: Job) -> tuple[dict | None, bool]:
         record = _recorded(job)  # another may just have finished it
         if record is not None:
             return record, True
-        record = job.kind.make(job.setup, job.run)
+        with noted(job):
+            record = job.kind.make(job.setup, job.run)
         _tidy(job)
         return record, False
 
@@ -150,11 +155,7 @@ def _recorded(job: Job) -> dict | None:
 
 def claimed(job: Job) -> AbstractContextManager[bool]:
     """Return a context that holds the claim on a run, and says whether that could be had."""
-    return locks.claimed(_claim(job))
-
-
-def _claim(job: Job) -> Path:
-    return job.setup.settings.save_path / ".locks" / f"{job.key}.lock"
+    return locks.claimed(claim_of(job))
 
 
 def in_words(record: dict, known: bool) -> str:
