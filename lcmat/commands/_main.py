@@ -9,6 +9,7 @@ from lcmat.command_line import planning
 from lcmat.command_line.request import request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
+from lcmat.errors import UserError
 from lcmat.reports import table_text, tables
 from lcmat.reports.continual import continual_markdown, write_continual
 from lcmat.runs import queue
@@ -45,9 +46,16 @@ def _run(args: argparse.Namespace, jobs: list[Job]) -> int:
         report(damaged)
         print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
     if args.export:
-        _export(args, jobs[0], Subset.load(jobs[0].path.with_suffix(".npz")))
+        _export(args, jobs[0], _recorded_subset(jobs[0].path.with_suffix(".npz")))
     queue.raise_if_any_diverged(jobs, failed)
     return 0
+
+
+def _recorded_subset(path: Path) -> Subset:
+    try:
+        return Subset.load(path)
+    except UserError as error:
+        raise UserError(f"{error}; give --overwrite to choose anew") from None
 
 
 def _select_only(args: argparse.Namespace, jobs: list[Job]) -> int:

@@ -87,6 +87,19 @@ def test_a_damaged_cache_is_said_and_made_anew(kind: str, tmp_path: Path, capsys
         assert records_in(tmp_path / "result") == expected
 
 
+def test_a_damaged_subset_is_not_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    words = (*RUNS["signals"], *places(tmp_path))
+    assert call(*words) == 0
+    (path,) = (tmp_path / "result").glob("*/*/*.npz")
+    path.write_bytes(with_a_flipped_bit(path.read_bytes()))
+    export = ("--export", tmp_path / "tenth")
+    assert call(*words, *export) == 2
+    assert f"cannot read {path}" in (line := capsys.readouterr().err)
+    assert "give --overwrite to choose anew" in line
+    assert call(*words, *export, "--overwrite") == 0
+    assert len(list((tmp_path / "tenth/train").rglob("*.png"))) == 65
+
+
 def wrong(value: dict) -> None:
     """Put words in place of what a cache file holds."""
     value.update(dict.fromkeys(value, "3"))
