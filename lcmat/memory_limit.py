@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # it takes seconds to import, and flags are parsed by what st
 SHARE = 0.25
 # Shares of the limit: the rest is for the signals' factors and temporary blocks.
 OF_A_MATRIX, OF_VECTORS = 0.5, 0.25
+OF_BLOCKS = 1 - OF_A_MATRIX - OF_VECTORS
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 MOST = 2**60
@@ -51,10 +52,19 @@ def shared_by(sharers: int) -> Iterator[None]:
 
 def fits(count: int, share: float, device: torch.device | str = "cpu") -> bool:
     """Tell whether `count` bytes are within `share` of the limit on the device, or of one's part of it."""
+    return count * _sharers.get() <= share * _bytes(device)
+
+
+def side_by_side(most: int, each: int) -> int:
+    """Return how many can work side by side on the host, at most `most`, whose blocks take so many bytes each."""
+    return most if most == 1 else max(1, min(most, int(OF_BLOCKS * _bytes("cpu") / _sharers.get()) // each))
+
+
+def _bytes(device: torch.device | str) -> float:
     import torch
 
     limit = _limit.get()
-    return count * _sharers.get() <= share * (SHARE * free(torch.device(device)) if limit is None else limit)
+    return SHARE * free(torch.device(device)) if limit is None else limit
 
 
 def parse_size(size: int | str) -> int:

@@ -47,14 +47,15 @@ def allowed(device: torch.device | str = "cpu") -> int:
 
 
 @contextmanager
-def threads_for_workers(device: torch.device | str = "cpu") -> Iterator[int]:
-    """Let PyTorch compute with one thread for a while, and workers with as many as it had; yield how many may work."""
-    workers, before = allowed(device), torch.get_num_threads()
-    if workers == 1 or before == 1:
-        yield workers
-        return
+def threads_for_workers(device: torch.device | str = "cpu", most: int | None = None) -> Iterator[int]:
+    """Let PyTorch compute with one thread for a while, and workers with as many as it had; yield how many may work.
+
+    most: no more workers than that; of a single one, PyTorch keeps its threads.
+    """
+    before, workers = torch.get_num_threads(), allowed(device)
+    workers = workers if most is None else min(workers, most)
     token = _allowed.set(workers)
-    torch.set_num_threads(1)
+    torch.set_num_threads(before if workers == 1 else 1)
     try:
         yield workers
     finally:
@@ -77,7 +78,7 @@ def as_done(
         return
     tasks: SimpleQueue[int | None] = SimpleQueue()
     done: SimpleQueue[tuple[int, Result | None, BaseException | None]] = SimpleQueue()
-    before, share = torch.get_num_threads(), max(1, most // workers)
+    before, share = torch.get_num_threads(), max(1, allowed() // workers)
 
     def work() -> None:
         torch.set_num_threads(share)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import torch
 
 from lcmat import memory_limit
+from lcmat.block_sizes import at_once
 from lcmat.distances.matrix import Matrix
 from lcmat.distances.protocol import Distance
 from lcmat.distances.vectors import symmetric
 from lcmat.facility_location.cover import Cover, check_budget
 from lcmat.facility_location.incremental import incremental_greedy, row_sums
 from lcmat.facility_location.lazy import lazy_greedy
-from lcmat.workers import threads_for_workers
+from lcmat.workers import allowed, threads_for_workers
 
 
 def hold(distance: Distance) -> Distance:
@@ -34,7 +35,9 @@ def facility_location(distance: Distance, budget: int) -> Cover:
     Raises UserError unless 1 ≤ budget ≤ n, and if a distance is not finite.
     """
     check_budget(budget, len(distance))
-    with threads_for_workers(distance.device):
+    # A few blocks of distances live at once, in float64.
+    blocks = 4 * 8 * min(at_once().elements, len(distance) ** 2)
+    with threads_for_workers(distance.device, memory_limit.side_by_side(allowed(distance.device), blocks)):
         return _chosen(hold(distance), budget)
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.block_sizes import at_once
 from lcmat.errors import UserError, lookup
 from lcmat.last_layer import parameters_per_class
-from lcmat.memory_limit import limited, shared_by
+from lcmat.memory_limit import limited, shared_by, side_by_side
 from lcmat.method_options import checked_flag, checked_seed
 from lcmat.selection.budgets import class_budgets
 from lcmat.selection.context import Context
@@ -117,6 +118,9 @@ def _each(asked: _Asked, groups: dict[int, Tensor], budgets: list[int], options:
     """
     tasks = sorted(zip(groups.items(), budgets, strict=True), key=lambda task: -len(task[0][1]))
     most = 1 if asked.method.needs_context else allowed(asked.signals.labels.device)
+    # A few blocks of distances live at once, in float64.
+    blocks = 4 * 8 * min(at_once().elements, len(tasks[0][0][1]) ** 2)
+    most = side_by_side(min(most, len(tasks)), blocks) if len(tasks) > 1 else most
 
     def pick(task: tuple[tuple[int, Tensor], int]) -> Picks:
         (number, group), size = task

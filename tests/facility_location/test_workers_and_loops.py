@@ -15,6 +15,9 @@ from lcmat.selection import Subset
 from lcmat.signals import Signals
 from tests.problems import random_problem
 
+# Blocks so small that each worker gets several, and all fit where the matrix does not.
+SMALL = {"elements": 400, "least_rows": 8, "tile_rows": 16, "tile_elements": 500, "held_elements": 500}
+
 
 @pytest.fixture
 def four_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -38,35 +41,42 @@ def same(found: Subset, expected: Subset) -> None:
     assert found.weights is None or np.array_equal(found.weights, expected.weights)
 
 
-@pytest.mark.parametrize("memory", ["1GB", 1], ids=["held", "lazy"])
+@pytest.mark.parametrize("memory", ["1GB", "210kB"], ids=["held", "lazy"])
 @pytest.mark.parametrize("method", ["LCMat-S", "AdaCore", "FacilityLocation"])
 @pytest.mark.parametrize("repeated", [False, True], ids=["different", "repeated"])
 def test_one_group_by_workers_has_the_picks_of_one(
     method: str, memory: int | str, repeated: bool, four_workers: Callable
 ) -> None:
     """In blocks so small that each worker gets several; also where half the samples come twice."""
-    given = random_problem(4, 60, 6, 3).signals
-    index = torch.arange(60).repeat(2 if repeated else 1)
+    given = random_problem(4, 60 if repeated else 120, 6, 3).signals
+    index = torch.arange(120) % len(given)
     signals = Signals(given.features[index], given.logits[index], given.labels[index])
-    with sized(elements=900, least_rows=8, tile_rows=16, tile_elements=500, held_elements=500):
+    with sized(**SMALL):
         torch.set_num_threads(1)
-        expected = methods.select(signals, method, fraction=0.2, balanced=False, memory=memory)
+        expected = methods.select(signals, method, fraction=0.1, balanced=False, memory=memory)
         four_workers()
-        same(methods.select(signals, method, fraction=0.2, balanced=False, memory=memory), expected)
+        same(methods.select(signals, method, fraction=0.1, balanced=False, memory=memory), expected)
     assert torch.get_num_threads() == 4
 
 
 def test_workers_are_asked(four_workers: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above compares two ways that are different."""
     four_workers()
-    asked, in_order = [], workers.in_order
+    asked, in_order, begun = [], workers.in_order, []
+    as_done = workers.as_done
+    monkeypatch.setattr(
+        workers, "as_done", lambda work, items, most: begun.append(min(most, len(items))) or as_done(work, items, most)
+    )
     for module in (incremental, lazy):
         monkeypatch.setattr(module, "in_order", lambda *given: asked.append(given) or in_order(*given))
-    problem = random_problem(4, 60, 6, 3)
-    for memory in ("1GB", 1):
-        methods.select(problem.signals, "LCMat-S", fraction=0.2, balanced=False, memory=memory)
-        assert len(asked) > 5
+    problem = random_problem(4, 120, 6, 3)
+    for memory, several in (("1GB", True), ("210kB", True), (1, False)):  # not even one worker's blocks fit into a byte
+        with sized(**SMALL):
+            methods.select(problem.signals, "LCMat-S", fraction=0.1, balanced=False, memory=memory)
+        assert len(asked) >= 3
+        assert (max(begun) > 1) == several
         asked.clear()
+        begun.clear()
 
 
 # ---- compiled loops --------------------------------------------------------------------------------------------------

@@ -95,14 +95,35 @@ def test_workers_share_the_memory(four_workers: Callable) -> None:
     found = []
 
     def work(number: int) -> None:
-        found.append(max(share for share in range(1, 1001) if memory_limit.fits(share, 1.0)))
+        found.append(max(share for share in range(1, 1001) if memory_limit.fits(share * 1000, 1.0)))
 
     for classes, share in ((6, 250), (2, 500), (1, 1000)):
         found.clear()
-        select_with(made_of(work), signals_of([4] * classes), fraction=0.5, memory=1000)
+        select_with(made_of(work), signals_of([4] * classes), fraction=0.5, memory=10**6)
         assert found == [share] * classes
     with memory_limit.limited(1000):
         assert memory_limit.fits(1000, 1.0)
+
+
+@pytest.mark.parametrize(("memory", "expected"), [("1GB", 4), ("300kB", 2), (1, 1)])
+def test_workers_are_as_few_as_their_blocks_fit_into_memory(
+    memory: int | str, expected: int, four_workers: Callable
+) -> None:
+    """A class's 32² distances take 32 kB, a few times: of a quarter of the limit."""
+    four_workers()
+    working, most, seen = 0, 0, threading.Lock()
+
+    def work(number: int) -> None:
+        nonlocal working, most
+        with seen:
+            working += 1
+            most = max(most, working)
+        time.sleep(0.05)
+        with seen:
+            working -= 1
+
+    select_with(made_of(work), signals_of([32] * 8), fraction=0.5, memory=memory)
+    assert most == expected
 
 
 def test_an_error_in_one_class_stops_all(four_workers: Callable) -> None:
