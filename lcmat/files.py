@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 import zipfile
@@ -88,12 +89,39 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
 
 
+@contextlib.contextmanager
+def unfinished_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in `parent`, to be filled and renamed; remove it if that is still its name at the end.
+
+    Those that processes were killed while filling are removed.
+    """
+    clear_unfinished(parent)
+    path, handle = None, None
+    try:
+        while path is None or not path.exists():  # it may be cleared before it is held
+            path = Path(tempfile.mkdtemp(dir=parent, prefix=UNFINISHED))
+            if fcntl is not None:
+                handle = os.open(path, os.O_RDONLY)
+                with contextlib.suppress(OSError):
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+        yield path
+    finally:
+        if path is not None:
+            shutil.rmtree(path, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
 def clear_unfinished(folder: Path) -> None:
-    """Remove the files in a folder that processes were killed while writing; what is being written stays."""
+    """Remove what processes were killed while writing in a folder, files and folders; what is being written stays."""
     for path in Path(folder).glob(f"{UNFINISHED}*") if fcntl is not None else ():
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            finally:
+                os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from lcmat.data.labels import key_of
 from lcmat.data.listing import TEST_FOLDERS
 from lcmat.data.splits import Dataset
 from lcmat.errors import UserError, shown
-from lcmat.files import check_writable
+from lcmat.files import check_writable, unfinished_folder
 from lcmat.selection.subset import Subset
 
 # A longer name of a folder or file is cut, in bytes: file systems allow 255.
@@ -67,8 +66,7 @@ def export(dataset: Dataset, subset: Subset, folder: Path, link: bool = False) -
     check_export(folder, dataset, link)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with unfinished_folder(folder.parent) as scratch:
         if dataset.train_files is None:
             names = _write_pixels(dataset, subset, scratch / "train")
         else:
@@ -78,9 +76,6 @@ def export(dataset: Dataset, subset: Subset, folder: Path, link: bool = False) -
         if folder.exists():
             folder.rmdir()
         scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return len(names)
 
 

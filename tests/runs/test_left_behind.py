@@ -78,6 +78,30 @@ def test_the_next_run_clears_what_a_killed_one_left(tmp_path: Path) -> None:
     assert len(records_in(tmp_path / "result")) == 1
 
 
+def test_the_next_export_clears_the_folder_that_a_killed_one_left(tmp_path: Path) -> None:
+    """It may hold as many images as were asked for; one that is being filled stays."""
+    program = f"""
+import time
+from pathlib import Path
+from lcmat.files import unfinished_folder
+with unfinished_folder(Path({str(tmp_path)!r})) as folder:
+    (folder / "train").mkdir()
+    (folder / "train/a.png").write_bytes(b"x" * 1000)
+    print("begun", flush=True)
+    time.sleep(600)
+"""
+    with process(program):
+        pass  # killed
+    (left,) = tmp_path.iterdir()
+    with process(program):
+        assert not left.exists()
+        words = (*RUN, *places(tmp_path), "--select_only", "--export", tmp_path / "tenth")
+        assert call(*words) == 0
+        (living,) = tmp_path.glob(f"{UNFINISHED}*")
+        assert (living / "train/a.png").exists()
+    assert len(list((tmp_path / "tenth/train").rglob("*.png"))) == 65
+
+
 def test_a_lock_that_is_held_is_left_and_named_after_a_while(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
