@@ -22,7 +22,7 @@ from lcmat.expected import Expected, each, fields, real, whole
 from lcmat.files import load_checkpoint, save_tensors, write_atomically
 from lcmat.runs import checkpoints
 from lcmat.runs.checkpoints import Names
-from lcmat.runs.evaluation import Reduced, record_of, train_and_test
+from lcmat.runs.evaluation import BY_CLASS, Reduced, record_of, train_and_test
 from lcmat.runs.job import Run, record_path
 from lcmat.runs.kind import Exemplars, Kind
 from lcmat.runs.setup import Setup
@@ -174,7 +174,7 @@ class _Course:
         order = class_order(self.setup.dataset.num_classes, self.kind.steps.count, self.run.seed)
         done, memories, seconds = self._through(order, key)
         beside = path.with_suffix(".pt" if memories[0].indices is None else ".npz")
-        last = {name: done[-1][name] for name in ("test_accuracy", "best_test_accuracy")}
+        last = {name: value for name, value in done[-1].items() if name not in ("each", "images", "seconds")}
         facts = {
             "subset_size": sum(len(memory) for memory in memories),
             "class_order": order,
@@ -213,6 +213,7 @@ class _Course:
         return {
             "test_accuracy": facts["test_accuracy"],
             "best_test_accuracy": facts["best_test_accuracy"],
+            **{name: facts[name] for name in BY_CLASS if name in facts},
             "each": [history.tests[-1][1] for history in evaluation.histories],
             "images": sum(len(memory) for memory in memories),
             "seconds": evaluation.seconds,

@@ -77,7 +77,10 @@ class Evaluation:
         if len(each) == 1:
             return each[0]
         means = [name for name in each[0] if name not in ("tests", "class_accuracy")]
+        classes = zip(*(one["class_accuracy"] for one in each if "class_accuracy" in one), strict=True)
+        by_class = [None if None in values else round(statistics.fmean(values), 3) for values in classes]
         return {name: statistics.fmean(one[name] for one in each) for name in means} | {
+            **({"class_accuracy": by_class} if by_class else {}),
             "tests": each[0]["tests"],
             "evaluations": each,
         }
@@ -86,6 +89,10 @@ class Evaluation:
     def seconds(self) -> float:
         """Seconds of all trainings."""
         return sum(history.seconds for history in self.histories)
+
+
+# What a record says of single classes.
+BY_CLASS = ("worst_class_accuracy", "class_accuracy")
 
 
 def _by_class(accuracies: list[float | None] | None) -> dict[str, object]:

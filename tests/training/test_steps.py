@@ -12,7 +12,7 @@ from lcmat.data import Dataset, TensorSplit
 from lcmat.errors import UserError
 from lcmat.training import Checkpoint, Compute, Recipe, Watch, optimizer_of, scheduler_of, train
 from tests import oracles
-from tests.harness import cli
+from tests.harness import call, cli, places, records
 
 one_thread = pytest.fixture(oracles.one_thread, scope="module", autouse=True)
 RECIPE = Recipe(batch=32, lr=0.05, total_steps=7)
@@ -138,3 +138,19 @@ def test_records_and_tables_say_steps_and_the_worst_class(tmp_path: Path) -> Non
     several = next(one for one in both if "evaluations" in one)
     worst = [one["worst_class_accuracy"] for one in several["evaluations"]]
     assert several["worst_class_accuracy"] == pytest.approx(sum(worst) / 2)
+    pairs = zip(*(one["class_accuracy"] for one in several["evaluations"]), strict=True)
+    assert several["class_accuracy"] == pytest.approx([sum(pair) / 2 for pair in pairs], abs=2e-3)
+
+
+def test_continual_learning_records_the_classes_after_each_step(tmp_path: Path) -> None:
+    """Those seen so far; of the others there are no test images."""
+    network = ("--dataset", "digits", "--model", "MLP", "--selection_epochs", "1", "--epochs", "1")
+    protocol = ("--protocol", "continual", "--steps", "2", "--memory_per_class", "2", "--selection", "Uniform")
+    how = ("--evaluations", "1", "--test_interval", "0", "--device", "cpu", "--threads", "1")
+    assert call(*network, *protocol, *how, *places(tmp_path)) == 0
+    (record,) = records(tmp_path / "result", "*/*/continual*.json")
+    first, last = (step["class_accuracy"] for step in record["steps"])
+    assert {label for label, value in enumerate(first) if value is not None} == set(record["class_order"][0])
+    assert None not in last
+    assert record["class_accuracy"] == last
+    assert record["worst_class_accuracy"] == pytest.approx(min(last), abs=1e-3)
