@@ -3,6 +3,8 @@
 python -m lcmat benchmark [NAME …]: what is measured already, under the same setting, is kept.
 """
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from lcmat.command_line.options import SWITCH, Parser
@@ -23,9 +25,27 @@ def main(argv: list[str]) -> int:
     from lcmat.hardware import default_threads
 
     benchmarks = selecting.BENCHMARKS | training.BENCHMARKS | condensing.BENCHMARKS
+    args = _parsed(argv, list(benchmarks), selecting.SIZES)
+    torch.set_num_threads(args.threads or default_threads())
+    folder = Path(args.save_path) / "benchmarks" / ("neighbour" if args.neighbour else "")
+    check_writable(folder)
+    chosen = dict.fromkeys(lookup("benchmark", name, benchmarks) for name in args.names or benchmarks)
+    for name in chosen:
+        if name in selecting.ON_REAL_SIGNALS and args.pretrained is None:
+            if args.names:
+                raise UserError(f"the benchmark {name} takes real signals: give --pretrained FILE and --data_path DIR")
+            print(f"{name}: left out; it takes real signals: give --pretrained FILE and --data_path DIR")
+            continue
+        with neighbour(args.neighbour):
+            print(f"{name}: {benchmarks[name](args, folder)}", flush=True)
+    return 0
+
+
+def _parsed(argv: list[str], names: list[str], sizes: Sequence[int]) -> argparse.Namespace:
+    """Return what a command line says; raise UserError for what cannot be."""
     parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)
     add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help=f"which of {', '.join(benchmarks)} (default: all)")
+    add("names", nargs="*", metavar="NAME", help=f"which of {', '.join(names)} (default: all)")
     add("--save_path", default="result", metavar="DIR", help="folder whose benchmarks/ is written")
     add("--runs", type=int, default=3, metavar="N", help="runs of each measurement; the median counts")
     add("--data_path", default="data", metavar="DIR", help="where CIFAR-10 is")
@@ -37,7 +57,7 @@ def main(argv: list[str]) -> int:
     add("--classes", type=int, default=10, metavar="N", help="selection: classes")
     add("--fraction", type=float, default=0.1, metavar="X", help="selection: share to select")
     add("--methods", nargs="+", metavar="METHOD", help="selection: which methods (default: all on signals alone)")
-    add("--sizes", nargs="+", type=int, default=selecting.SIZES, metavar="N", help="scale: samples of the class")
+    add("--sizes", nargs="+", type=int, default=sizes, metavar="N", help="scale: samples of the class")
     add(
         "--images",
         type=int,
@@ -56,16 +76,4 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no such file: {args.pretrained} (--pretrained)")
     if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads must be at least 1, not {args.threads}")
-    torch.set_num_threads(args.threads or default_threads())
-    folder = Path(args.save_path) / "benchmarks" / ("neighbour" if args.neighbour else "")
-    check_writable(folder)
-    chosen = dict.fromkeys(lookup("benchmark", name, benchmarks) for name in args.names or benchmarks)
-    for name in chosen:
-        if name in selecting.ON_REAL_SIGNALS and args.pretrained is None:
-            if args.names:
-                raise UserError(f"the benchmark {name} takes real signals: give --pretrained FILE and --data_path DIR")
-            print(f"{name}: left out; it takes real signals: give --pretrained FILE and --data_path DIR")
-            continue
-        with neighbour(args.neighbour):
-            print(f"{name}: {benchmarks[name](args, folder)}", flush=True)
-    return 0
+    return args
