@@ -39,14 +39,15 @@ def accuracy(method: str, fraction: float, seed: int) -> float:
 
 
 def save(folder: Path, method: str, fraction: float, seed: int, **more: object) -> Path:
-    """Write a record, with the keys that `more` adds, and return its path."""
+    """Write a record, with what `more` sets in its configuration or names beside it by a suffix; return its path."""
     config = {
         "dataset": "digits", "dataset_fingerprint": "f" * 16, "selection": method, "fraction": fraction, "seed": seed,
         "options": {}, "test_model": "MLP", "training": TRAINING, "precision": "float32",
+        **{name: value for name, value in more.items() if not str(value).startswith(".")},
     }  # fmt: skip
     value = accuracy(method, fraction, seed) if method in MEANS else 50.0
     path = records.record_path(folder, config, "MLP")
-    files = {name: path.with_suffix(suffix).name for name, suffix in more.items()}
+    files = {name: path.with_suffix(suffix).name for name, suffix in more.items() if name not in config}
     records.write_record(path, {
         "selection_model": "MLP", **{k: config[k] for k in ("dataset", "test_model", "selection", "fraction", "seed")},
         "test_accuracy": value, "best_test_accuracy": 99.0, "test_interval": 0, "subset_size": 4,
@@ -65,16 +66,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for seed in SEEDS:
                 path = save(folder, method, fraction, seed, indices=".npz")
                 first = 4 * list(MEANS).index(method) + seed
-                chosen = {"indices": np.array([first, first + 9, 3, first + 1]), "classes": np.array([0, 0, 1, 1])}
-                rank = np.array([0, 1, 0, 1])
-                np.savez(path.with_suffix(".npz"), rank=rank, class_sizes=np.array([20, 20]), balanced=True, **chosen)
+                chosen = {"indices": np.array([first, first + 9, 39, first + 1]), "classes": np.array([0, 0, 1, 1])}
+                more = {"rank": np.array([0, 1, 0, 1]), "weights": np.array([1, 2, 1, 1.5]), "costs": np.full(4, 7.0)}
+                np.savez(path.with_suffix(".npz"), class_sizes=np.array([20, 20]), balanced=True, **chosen, **more)
     path = save(folder, "DM", 0.1, 0, synthetic=".pt")
     torch.save({"images": torch.rand(4, 1, 6, 5), "labels": torch.tensor([0, 0, 1, 1])}, path.with_suffix(".pt"))
-    save(folder, AWKWARD, 0.1, 0)
+    path = save(folder, AWKWARD, 0.1, 0, indices=".npz")
+    np.savez(path.with_suffix(".npz"), **chosen, **more)
     save(folder / "more", "Uniform", 0.1, 0)
     for name in ("figures", "tables"):
         (folder / name).mkdir()
-    Image.fromarray(np.full((300, 2000), 200, np.uint8)).save(folder / "figures" / "mine.png")
+    for name in ("mine.png", "mine-difference.png"):
+        Image.fromarray(np.full((300, 2000), 200, np.uint8)).save(folder / "figures" / name)
     (folder / "tables" / "mine.md").write_text("# My grid\n\n## digits\n\nTrained long.\n\n| a |\n|---|\n| 1 |\n")
     write_page(folder, Beside({"f" * 16: PIXELS}, configs(folder)))
     return folder
@@ -214,12 +217,16 @@ def test_start_page_says_what_can_be_told_from_uniform(page: list[Element]) -> N
     for method in ("Good", "Bad", "Same"):
         counts = [sum(key[0] == method for key in some) for some in (above, below)]
         assert f"{method} {counts[0]} {counts[1]} {2 - sum(counts)}" in said
+    for method, fraction in above:
+        lines = [text(e) for e in page if e.attributes.get("data-label") == "Above"]
+        value = np.mean([accuracy(method, fraction, s) - accuracy("Uniform", fraction, s) for s in SEEDS])
+        assert any(line.startswith(f"▲ {method} {value:+.1f} ± ") for line in lines)
 
 
 def test_sets_are_those_of_the_files(page: list[Element], folder: Path) -> None:
     """Chosen samples in their order with their classes; images of data that are at hand, and learned ones, by pixel."""
     data = data_of(page)
-    assert len(data["entries"]) == len(MEANS) * len(FRACTIONS) * len(SEEDS) + 1
+    assert len(data["entries"]) == len(MEANS) * len(FRACTIONS) * len(SEEDS) + 2
     for setting, method, _, _, path, place, sheet, fingerprint in data["entries"]:
         assert data["settings"][setting] == "digits, MLP"
         assert fingerprint == "f" * 16
@@ -233,6 +240,8 @@ def test_sets_are_those_of_the_files(page: list[Element], folder: Path) -> None:
             assert data["lists"][place]["i"] == arrays["indices"].tolist()
             labels = [label for label, count in data["lists"][place]["c"] for _ in range(count)]
             assert labels == arrays["classes"].tolist()
+            assert data["lists"][place]["w"] == [1, 2, 1, 1.5]
+            assert "k" not in data["lists"][place]  # costs that never change say nothing
     assert len(data["lists"]) == len({json.dumps(one) for one in data["lists"]})
     np.testing.assert_array_equal(images(data["tiles"]["f" * 16], len(PIXELS)), PIXELS[:, 0])
 
@@ -246,11 +255,24 @@ def images(sheet: dict, count: int) -> np.ndarray:
 
 def test_a_grid_has_its_figure_caption_and_settings(page: list[Element]) -> None:
     """The figure no wider than a page."""
-    article = next(e for e in page if e.tag == "article")
-    assert all(word in text(article) for word in ("My grid", "Trained long.", "runs: {epochs: 7}"))
-    (shown,) = (e.attributes for e in page if e.tag == "img" and e.attributes.get("src"))
+    (article,) = (e for e in page if e.tag == "article")
+    assert all(word in text(article) for word in ("My grid", "Trained long.", "runs: {epochs: 7}", "minus Uniform's"))
+    shown, other = (e.attributes for e in page if e.tag == "img" and e.attributes.get("src"))
+    assert "grey: not separable" in shown["alt"] + other["alt"]
     with Image.open(io.BytesIO(base64.b64decode(shown["src"].partition(",")[2]))) as image:
         assert image.size == (1500, 225) == (int(shown["width"]), int(shown["height"]))
+
+
+def test_settings_of_one_title_are_told_apart(tmp_path: Path) -> None:
+    """By precision, where that does it; and by number."""
+    for precision in ("float32", "bfloat16"):
+        save(tmp_path, "Uniform", 0.1, 0, precision=precision)
+    found = Parsed(write_page(tmp_path)[0].read_text(encoding="utf-8")).found
+    assert sorted(data_of(found)["settings"]) == ["digits, MLP, bfloat16", "digits, MLP, float32"]
+    assert sorted(text(row[10]) for row in rows(found)) == ["bfloat16", "float32"]
+    save(tmp_path, "Uniform", 0.1, 0, test_interval=3)
+    found = Parsed(write_page(tmp_path)[0].read_text(encoding="utf-8")).found
+    assert sorted(data_of(found)["settings"]) == [f"digits, MLP ({number} of 3)" for number in (1, 2, 3)]
 
 
 def test_a_damaged_file_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
@@ -314,7 +336,8 @@ def test_page_works_in_a_browser(browser: Browser, folder: Path, scheme: str, wi
     view.goto((folder / "report.html").resolve().as_uri())
     for part in PARTS:
         view.click(f"nav a[href='#{part}']")
-        assert view.locator("section:visible").get_attribute("id") == part
+        view.locator(f"section#{part}").wait_for()
+        assert view.locator("section:visible").count() == 1
         assert view.evaluate("document.documentElement.scrollWidth") <= width
     light = view.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert light == (scheme == "light")
@@ -348,6 +371,7 @@ def sorts_and_filters(view: object) -> None:
     assert set(view.locator("#table tbody tr:visible th").all_inner_texts()) == {"Bad"}
     view.click("nav a[href='#found']")
     view.locator("#found a[data-fraction='1%']").first.click()
+    view.locator("#table").wait_for()
     assert view.locator("#table tbody tr:visible").count() == len(MEANS)
 
 
@@ -356,12 +380,15 @@ def shows_picks(view: object) -> None:
     view.locator("#table tbody tr:visible", has=view.locator("th", has_text="Good")).locator(
         "a", has_text="see"
     ).click()
+    view.locator("#picks").wait_for()
     assert view.locator("#pick-methods button[aria-pressed=true]").inner_text() == "Good"
     tiles = view.locator("#pick-shown .tile")
     titles = tiles.evaluate_all("some => some.map((tile) => tile.title)")
-    assert titles[:2] == ["class 0, rank 0, index 4", "class 0, rank 1, index 13"]
+    assert titles[:2] == ["class 0, rank 0, index 4, weight 1", "class 0, rank 1, index 13, weight 2"]
     assert "data:image/png" in tiles.first.evaluate("(tile) => getComputedStyle(tile).backgroundImage")
     tiles.first.focus()
+    command = view.locator("#pick-shown code").first.inner_text()
+    assert re.fullmatch(r"python -m lcmat export result/digits-MLP/Good/fraction0\.01\S+\.json --to FOLDER", command)
     view.keyboard.press("ArrowRight")
     assert view.locator("#pick-shown .facts").inner_text() == titles[1]
     view.locator("#pick-form select[name=fraction]").select_option("0.1")
@@ -371,7 +398,7 @@ def shows_picks(view: object) -> None:
     view.select_option("select[name=methodA]", "Uniform")
     view.select_option("select[name=methodB]", "Good")
     headings = view.locator("#compare-shown h3").all_inner_texts()
-    ofs = [{0, 9, 3, 1}, {4, 13, 3, 5}]
+    ofs = [{0, 9, 39, 1}, {4, 13, 39, 5}]
     expected = [len(ofs[0] - ofs[1]), len(ofs[1] - ofs[0]), len(ofs[0] & ofs[1])]
     assert [int(line.rpartition(" ")[2]) for line in headings] == expected
 

@@ -48,7 +48,7 @@ def write_page(save_path: Path, beside: Beside | None = None) -> tuple[Path, lis
         totals=_totals(cells),
         tallies=tallies(cells),
         grids=grids_of(save_path, settings.folders(save_path), beside.configs),
-        data=_as_json(_for_script(found, sets, beside)),
+        data=_as_json({"folder": save_path.resolve().name} | _for_script(found, sets, beside)),
         with_sets=_places(sets),
         unreadable=unreadable,
         css=(HERE / "page.css").read_text(encoding="utf-8"),

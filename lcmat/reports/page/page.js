@@ -93,12 +93,13 @@
     return list.i.map((index, place) => {
       seen[labels[place]] = (seen[labels[place]] ?? -1) + 1;
       const rank = list.b ? seen[labels[place]] : place;
-      return { index, label: labels[place], rank, weight: list.w && list.w[place], sheet, place: index };
+      return { index, label: labels[place], rank, weight: list.w && list.w[place], cost: list.k && list.k[place], sheet, place: index };
     });
   }
   function inWords(one, learned) {
     const weight = one.weight === undefined ? "" : `, weight ${one.weight}`;
-    return `class ${one.label}, rank ${one.rank}, ${learned ? "learned image" : "index"} ${one.index}${weight}`;
+    const cost = one.cost === undefined ? "" : `, cost of its group after it ${one.cost}`;
+    return `class ${one.label}, rank ${one.rank}, ${learned ? "learned image" : "index"} ${one.index}${weight}${cost}`;
   }
   const sides = new Map(); // how wide a sheet is in pixels, when it is known
   function tile(one, words) {
@@ -194,6 +195,10 @@
     title.append(`${entry[METHOD]}, ${percent(entry[FRACTION])}, seed ${entry[SEED]}: ${some.length} ${what}, ranks from 0 (`);
     title.append(make("a", "record", { href: encodeURI(entry[PATH]) }), "). ");
     if (!learned && !some.some((one) => one.sheet)) title.append("The images are not at hand: indices into the training set.");
+    if (/\/fraction[^/]*$/.test(entry[PATH])) { // memories of continual learning are not exported
+      title.append(" To load it: ", make("code", `python -m lcmat export ${data.folder}/${entry[PATH]} --to FOLDER`));
+      title.append(", then ", make("code", 'datasets.load_dataset("FOLDER")'), ".");
+    }
     byId("pick-shown").replaceChildren(title, explained(byClass(some, learned)));
   }
   picks.addEventListener("input", () => choosePicks());

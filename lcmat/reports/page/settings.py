@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def folders(save_path: Path) -> list[Path]:
 def read(save_path: Path) -> tuple[list[Setting], list[Path]]:
     """Return the settings of all records below a folder, each record with its "path" from there, and what is damaged.
 
-    Titles that tables share are numbered; a folder in the folder is named in them.
+    Titles that tables share are told apart; a folder in the folder is named in them.
     """
     found: list[tuple[str, Table]] = []
     damaged = []
@@ -54,14 +54,26 @@ def read(save_path: Path) -> tuple[list[Setting], list[Path]]:
         steps = [record for record in records if record["config"].get("protocol") == "continual"]
         tables = accuracy_tables(whole) + [_continual(group) for group in settings_in(steps)]
         found += [(table.title + within, table) for table in tables]
-    many, seen, settings = Counter(title for title, _ in found), Counter(), []
-    for title, table in found:
-        seen[title] += 1
-        number = f" ({seen[title]} of {many[title]})" if many[title] > 1 else ""
-        where = title.removeprefix(table.title).removeprefix(" in ") + number
+    settings = []
+    for (title, table), more in zip(found, _told_apart(found), strict=True):
+        where = (title.removeprefix(table.title).removeprefix(" in ") + more).strip(" ,")
         kind = CONTINUAL if table.title.endswith(CONTINUAL) else ""
-        settings.append(Setting(title + number, *_what(table), f"{kind} {where}".strip(), table))
+        settings.append(Setting(title + more, *_what(table), f"{kind} {where}".strip(), table))
     return settings, damaged
+
+
+def _told_apart(found: list[tuple[str, Table]]) -> list[str]:
+    """Return what to add to titles that tables share: the precision of training, if that does it, else a number."""
+    shared: dict[str, list[str]] = defaultdict(list)
+    for title, table in found:
+        first = next(iter(table.cells.values())).records[0]
+        shared[title].append(str(first["config"].get("precision")))
+    added = {}
+    for title, precisions in shared.items():
+        numbers = [f" ({number} of {len(precisions)})" for number in range(1, len(precisions) + 1)]
+        apart = len(set(precisions)) == len(precisions)
+        added[title] = iter([""] if len(precisions) == 1 else [f", {p}" for p in precisions] if apart else numbers)
+    return [next(added[title]) for title, _ in found]
 
 
 def _candidates(folder: Path) -> list[Path]:

@@ -7,14 +7,16 @@ from itertools import groupby
 from pathlib import Path
 
 from lcmat.errors import UserError
-from lcmat.expected import array, fields, of, problem
+from lcmat.expected import array, fields, of, optional, problem
 from lcmat.files import load_arrays, load_tensors
 from lcmat.reports.page.cells import Row
 from lcmat.reports.page.pictures import Pictures, sheet
 
-_INTEGERS = array(None, kinds="i")
+_INTEGERS, _NUMBERS = array(None, kinds="i"), optional(array(None, kinds="F"))
 # What the page reads of a file of chosen samples, and of one of learned images.
-CHOSEN = fields({"indices": _INTEGERS, "classes": _INTEGERS}, {"balanced": of(bool)})
+CHOSEN = fields(
+    {"indices": _INTEGERS, "classes": _INTEGERS}, {"balanced": of(bool), "weights": _NUMBERS, "costs": _NUMBERS}
+)
 LEARNED = fields({"images": array(None, None, None, None, kinds="F"), "labels": _INTEGERS})
 
 
@@ -24,7 +26,8 @@ class Sets:
 
     entries: for each record [setting, method, fraction, seed, path, list or None, sheet or None, the data's
     fingerprint]. lists: chosen samples, each once: {"i": indices, "c": [class, how many] in their order, "b": whether
-    ranks count class by class, "w": weights, if there are}. sheets: learned images, each with its {"l": labels}.
+    ranks count class by class, and where there are such: "w": weights, "k": the method's cost in its group after each
+    pick}. sheets: learned images, each with its {"l": labels}.
     """
 
     entries: list[list] = field(default_factory=list)
@@ -73,10 +76,11 @@ def chosen(path: Path) -> dict[str, object]:
     if (wrong := problem(plain, CHOSEN)) is not None:
         raise UserError(f"{path} holds no subset: {wrong}")
     classes = [[name, len(list(group))] for name, group in groupby(plain["classes"].tolist())]
-    weights = plain.get("weights")
-    # Uneven weights alone say something; three digits are enough to read.
-    said = {} if weights is None or len(set(weights.tolist())) == 1 else {"w": [float(f"{w:.3g}") for w in weights]}
-    return {"i": plain["indices"].tolist(), "c": classes, "b": plain.get("balanced", True)} | said
+    found = {"i": plain["indices"].tolist(), "c": classes, "b": plain.get("balanced", True)}
+    for key, name in (("w", "weights"), ("k", "costs")):
+        if name in plain and len(set(plain[name].tolist())) > 1:  # even weights say nothing
+            found[key] = [float(f"{value:.4g}") for value in plain[name].tolist()]
+    return found
 
 
 def tiles(pictures: Pictures, used: set[str | None]) -> dict[str, dict]:
