@@ -63,6 +63,8 @@ def lookup(kind: str, word: str, choices: Iterable[str]) -> str:
 
 def of_the_disk(error: OSError) -> str | None:
     """Return which file an error is about, what is wrong with it and what to do; None for one of something else."""
+    if error.filename is None and error.errno == errno.ENOENT:
+        return "the working folder is gone; change to another one"
     if error.filename is None:
         return f"cannot print: {_DISK[error.errno]}" if error.errno in _DISK else None
     what = error.strerror if error.errno == errno.EINVAL else _DISK.get(error.errno, error.strerror)

@@ -150,3 +150,13 @@ def test_errors_of_something_else_stay_what_they_are() -> None:
 
     with pytest.raises(ConnectionResetError):
         run_command_line(fails, [])
+
+
+def test_a_working_folder_that_is_gone_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read "cannot print"."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert call(*TINY, "--selection", "Uniform") == 3
+    assert "the working folder is gone; change to another one" in capsys.readouterr().err
