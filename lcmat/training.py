@@ -267,17 +267,23 @@ def train(
     before = history.seconds
     numbers = range(first + 1, epochs + 1)
     bar = tqdm(numbers, desc=watch.label, initial=first, total=epochs, disable=None, leave=False)
-    for epoch in bar:
-        _epoch(course, epoch - 1)
-        if epoch == epochs:
-            _check_weights(network, epoch, course.optimizer)
-        if watch.tests_after(epoch, epochs):
-            history.tests.append((epoch, _tested(course, watch.test, last=epoch == epochs)))
-            bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
-        history.seconds = before + time.monotonic() - started
-        if checkpoint is not None and epoch < epochs and time.monotonic() - saved >= checkpoint.seconds:
-            _store(checkpoint.path, course, epoch)
-            saved = time.monotonic()
+    recent: list[_Step] = []
+    with torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):  # layers draw from it
+        for epoch in bar:
+            correct = _epoch(course, epoch - 1, recent)
+            stored = checkpoint is not None and epoch < epochs and time.monotonic() - saved >= checkpoint.seconds
+            if epoch == epochs or stored:  # what waits for the device is not done at every epoch
+                _check_finite(recent)
+                history.train_accuracy = 100 * float(correct) / history.images[-1]
+            if epoch == epochs:
+                _check_weights(network, epoch, course.optimizer)
+            if watch.tests_after(epoch, epochs):
+                history.tests.append((epoch, _tested(course, watch.test, last=epoch == epochs)))
+                bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
+            history.seconds = before + time.monotonic() - started
+            if stored:
+                _store(checkpoint.path, course, epoch)
+                saved = time.monotonic()
     return history
 
 
@@ -344,8 +350,21 @@ def _begun(
     )
 
 
-def _epoch(course: _Course, epoch: int) -> None:
-    """Train one epoch: a fresh order, fresh augmentation, losses looked at every CHECK_STEPS steps."""
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A step whose loss is to be looked at: its epoch and its number in that, from 0."""
+
+    epoch: int
+    step: int
+    loss: Tensor
+    lr: float
+
+
+def _epoch(course: _Course, epoch: int, recent: list[_Step]) -> Tensor:
+    """Train one epoch: a fresh order, fresh augmentation; return how many were right, a number on the device.
+
+    recent: the steps whose losses were not yet looked at; they are looked at every CHECK_STEPS steps.
+    """
     split, recipe, compute, history = course.split, course.recipe, course.compute, course.history
     draw = seeds.generator(course.seed, "epoch", epoch)
     if course.draws is None:
@@ -358,42 +377,37 @@ def _epoch(course: _Course, epoch: int) -> None:
         parts = parts[:wanted]
     by_draw = _by_position(drawn, len(split))
     correct = torch.zeros((), device=compute.device)
-    recent: list[tuple[Tensor, float]] = []
-    devices = [compute.device] if compute.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seeds.derive(course.seed, "layers", epoch))  # for dropout and the like
-        bar = tqdm(
-            split.batches(parts), total=len(parts), desc=f"epoch {epoch + 1}", disable=_quiet(parts), leave=False
-        )
-        for step, (images, labels, positions) in enumerate(bar):
-            inputs = compute.inputs(augment(images, recipe.augmentation, draw))
-            inputs, mix = siamese.training_batch(inputs, recipe.augmentation, draw)
-            labels = labels.to(compute.device)
-            with compute.autocast():
-                logits = course.network(inputs)
-            logits = logits.float()
-            weight = None if course.weights is None else course.weights.of(positions).to(compute.device)
-            if by_draw is not None:
-                drawn_weight = by_draw[positions].to(compute.device)
-                weight = drawn_weight if weight is None else weight * drawn_weight
-            loss = mixed_cross_entropy(logits, labels, weight, mix)
-            course.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            recent.append((loss.detach(), course.optimizer.param_groups[0]["lr"]))
-            course.optimizer.step()
-            # An epoch that has other steps than planned takes as much of the schedule as any.
-            for _ in range((step + 1) * wanted // len(parts) - step * wanted // len(parts)):
-                course.scheduler.step()
-            if course.losses is not None:
-                losses = F.cross_entropy(logits.detach(), labels, reduction="none")
-                course.losses[positions.to(compute.device)] = losses
-            correct += (logits.argmax(1) == labels).sum()
-            if history.dynamics is not None:
-                _record(history.dynamics, course.earlier, epoch, positions, logits.detach(), labels)
-            if step + 1 == len(parts) or (step + 1) % CHECK_STEPS == 0:
-                _check_finite(recent, epoch, step)
+    torch.manual_seed(seeds.derive(course.seed, "layers", epoch))  # for dropout and the like
+    bar = tqdm(split.batches(parts), total=len(parts), desc=f"epoch {epoch + 1}", disable=_quiet(parts), leave=False)
+    for step, (images, labels, positions) in enumerate(bar):
+        inputs = compute.inputs(augment(images, recipe.augmentation, draw))
+        inputs, mix = siamese.training_batch(inputs, recipe.augmentation, draw)
+        labels = labels.to(compute.device)
+        with compute.autocast():
+            logits = course.network(inputs)
+        logits = logits.float()
+        weight = None if course.weights is None else course.weights.of(positions).to(compute.device)
+        if by_draw is not None:
+            drawn_weight = by_draw[positions].to(compute.device)
+            weight = drawn_weight if weight is None else weight * drawn_weight
+        loss = mixed_cross_entropy(logits, labels, weight, mix)
+        course.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        recent.append(_Step(epoch, step, loss.detach(), course.optimizer.param_groups[0]["lr"]))
+        course.optimizer.step()
+        # An epoch that has other steps than planned takes as much of the schedule as any.
+        for _ in range((step + 1) * wanted // len(parts) - step * wanted // len(parts)):
+            course.scheduler.step()
+        if course.losses is not None:
+            losses = F.cross_entropy(logits.detach(), labels, reduction="none")
+            course.losses[positions.to(compute.device)] = losses
+        correct += (logits.argmax(1) == labels).sum()
+        if history.dynamics is not None:
+            _record(history.dynamics, course.earlier, epoch, positions, logits.detach(), labels)
+        if len(recent) >= CHECK_STEPS:
+            _check_finite(recent)
     history.images.append(sum(map(len, parts)))
-    history.train_accuracy = 100 * float(correct) / history.images[-1]
+    return correct
 
 
 def _by_position(drawn: Draw, count: int) -> Tensor | None:
@@ -501,14 +515,17 @@ def scheduler_of(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -
     return schedulers.ConstantLR(optimizer, factor=1.0)
 
 
-def _check_finite(recent: list[tuple[Tensor, float]], epoch: int, step: int) -> None:
-    losses = torch.stack([loss for loss, _ in recent])
+def _check_finite(recent: list[_Step]) -> None:
+    """Look at the losses of recent steps, and forget them."""
+    if not recent:
+        return
+    losses = torch.stack([step.loss for step in recent])
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
-        first = int(bad[0])
+        first = recent[int(bad[0])]
         raise DivergedError(
-            f"the loss is {float(losses[first])} at epoch {epoch + 1}, step {step + 2 - len(recent) + first}, "
-            f"learning rate {recent[first][1]:g}; lower the learning rate"
+            f"the loss is {float(first.loss)} at epoch {first.epoch + 1}, step {first.step + 1}, "
+            f"learning rate {first.lr:g}; lower the learning rate"
         )
     recent.clear()
 

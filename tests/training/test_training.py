@@ -226,6 +226,25 @@ def test_diverging_loss_names_epoch_step_and_rate(digits: Dataset, compute: Comp
         train(Explodes(0, extra=True), digits.train, recipe, compute, seed=0)
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(3600.0, 50), (0.0, 4)], ids=["unwatched", "stored"])
+def test_losses_of_short_epochs_are_looked_at_now_and_then_and_before_a_checkpoint(
+    digits: Dataset, compute: Compute, tmp_path: Path, seconds: float, calls: int
+) -> None:
+    """Each look waits for the device. What diverged is never stored, and is named by its own epoch."""
+
+    class Explodes(TinyNet):
+        calls = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Explodes.calls += 1
+            return super().forward(x) * (float("nan") if Explodes.calls == 4 else 1.0)
+
+    recipe, few = replace(QUICK, epochs=60, scheduler="constant"), digits.train.take(torch.arange(20))
+    with pytest.raises(DivergedError, match=r"nan at epoch 4, step 1, learning rate 0\.05; lower"):
+        train(Explodes(0, extra=True), few, recipe, compute, seed=0, checkpoint=Checkpoint(tmp_path / "c.pt", seconds))
+    assert Explodes.calls == calls
+
+
 def test_what_the_last_step_ruins_is_found(digits: Dataset, compute: Compute) -> None:
     class Large(TinyNet):
         def forward(self, x: Tensor) -> Tensor:
