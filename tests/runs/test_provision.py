@@ -134,7 +134,7 @@ def test_initialisations_are_cached_one_by_one(
     def interrupted(*arguments: object, **options: object) -> object:
         if len(trained) == 2:
             raise KeyboardInterrupt
-        trained.append(options["label"])
+        trained.append(options["watch"].label)
         return original(*arguments, **options)
 
     monkeypatch.setattr(pretrained, "train", interrupted)
@@ -142,7 +142,7 @@ def test_initialisations_are_cached_one_by_one(
         pretrained.signals_of(own, run("EL2N"))
     assert len(list((tmp_path / "cache" / "signals").glob("*.pt"))) == 2
     again = []
-    monkeypatch.setattr(pretrained, "train", lambda *a, **o: (again.append(o["label"]), original(*a, **o))[1])
+    monkeypatch.setattr(pretrained, "train", lambda *a, **o: (again.append(o["watch"].label), original(*a, **o))[1])
     several = pretrained.signals_of(own, run("EL2N"))[0].initialisations
     assert len(several) == 4
     assert len(again) == 2
@@ -206,11 +206,11 @@ def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypa
     pick = deep_fool.pick
 
     def counted(
-        signals: object, budget: int, generator: object, context: object,
+        signals: object, budget: int, generator: object, context: object, *,
         overshoot: float = 0.02, iterations: int = 3, classes: int = 10,
     ) -> object:  # fmt: skip
         calls.append(budget)
-        return pick(signals, budget, generator, context, overshoot, iterations, classes)
+        return pick(signals, budget, generator, context, overshoot=overshoot, iterations=iterations, classes=classes)
 
     method = replace(deep_fool, pick=counted)
     own, few = bench(), {"iterations": 3}
