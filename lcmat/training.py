@@ -62,7 +62,8 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch", 2)):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.total_steps is not None and self.total_steps < 1:
+        by_epochs = self.total_steps is None
+        if not by_epochs and self.total_steps < 1:
             raise UserError(f"total_steps must be at least 1, not {self.total_steps}")
         if not self.lr > 0:
             raise UserError(f"the learning rate must be above 0, not {self.lr:g}")
@@ -75,7 +76,7 @@ class Recipe:
         if not self.step_size > 0:
             raise UserError(f"step_size must be above 0, not {self.step_size:g}")
         # A schedule is stretched over the steps: what is left of epochs is the unit of StepLR's step_size.
-        unread = ["epochs"] if self.total_steps is not None and self.scheduler != "StepLR" else []
+        unread = [] if by_epochs or self.scheduler == "StepLR" else ["epochs"]
         if self.optimizer != "SGD":
             unread += ["momentum", "nesterov"]
         elif self.momentum == 0:  # torch refuses Nesterov's form of it
