@@ -9,7 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 from lcmat import commands
-from lcmat.command_line.options import importing, run_command_line
+from lcmat.command_line import run_command_line
+from lcmat.command_line.options import importing
 from lcmat.errors import UserError, lookup
 
 

@@ -23,6 +23,8 @@ class BlockSizes:
     least_bounds, most_bounds: rows formed at once for bounds, twice as many each time.
     images: that pass through a network at once on a CPU, in whose cache they stay; images_elsewhere: on other devices.
     landscape_images: of a part of a landscape, which is kept once it is done.
+    shared_out, shared_out_lazily: distances of a step of the incremental and the lazy greedy that workers share out.
+    compiled: samples from which on compiled loops are worth their start.
     """
 
     elements: int = 2**21
@@ -36,6 +38,9 @@ class BlockSizes:
     images: int = 250
     images_elsewhere: int = 2000
     landscape_images: int = 250
+    shared_out: int = 2**22
+    shared_out_lazily: int = 2**17
+    compiled: int = 2000
 
 
 _sizes: ContextVar[BlockSizes] = ContextVar("sizes", default=BlockSizes())  # noqa: B039 (frozen)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Samples from which on it is worth the seconds that numba takes to be imported.
-WORTHWHILE = 2000
+from lcmat.block_sizes import at_once
+
 # Samples whose values stay in the processor's first cache while others are compared with them.
 NEAR = 32
 
@@ -35,7 +35,7 @@ class Loops:
 
 def loops(samples: int, device: torch.device) -> Loops:
     """Return the loops for so many samples on a device: compiled where that can be, and pays."""
-    return (compiled_loops() if samples >= WORTHWHILE and device.type == "cpu" else None) or PLAIN
+    return (compiled_loops() if samples >= at_once().compiled and device.type == "cpu" else None) or PLAIN
 
 
 def plain_add_l1(out: Tensor, x: Tensor, y: Tensor, factor: float) -> None:

@@ -24,6 +24,7 @@ class Effort:
     for it. double_parameters: up to which influences are in float64; beyond in float32, from an inverse in float64.
     both_ways: samples up to which both the kept and the removed set are grown; beyond only the smaller one.
     shortlist: samples on each side among which swaps are looked for.
+    most_dense: parameters of a layer whose Hessian is formed where Lanczos does not converge: about a minute.
     """
 
     part: int = 10_000
@@ -34,6 +35,7 @@ class Effort:
     double_parameters: int = 2048
     both_ways: int = 20_000
     shortlist: int = 512
+    most_dense: int = 6000
 
 
 _effort: ContextVar[Effort] = ContextVar("effort", default=Effort())  # noqa: B039 (frozen)

@@ -20,8 +20,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import memory_limit
+from lcmat.effort import effort
 from lcmat.errors import UserError
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 
 def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,8 +135,8 @@ Difference = Callable[..., tuple[float, Tensor | None]]
 
 # Below this many parameters the Hessian is formed: Lanczos needs more dimensions than it returns vectors.
 DENSE = 64
-# Restarts of Lanczos after which the Hessian is formed, too, if it has at most so many parameters: about a minute.
-FEW_RESTARTS, MOST_DENSE = 100, 6000
+# Restarts of Lanczos after which the Hessian is formed, too, if it is small enough (`effort().most_dense`).
+FEW_RESTARTS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +185,7 @@ class LastLayer:
         """Return the lowest and the highest eigenvalue of the Hessian, signed, by Lanczos (SciPy's eigsh).
 
         Where Lanczos cannot tell the lowest one from a cluster at zero, as where all of S is classified very surely,
-        the whole spectrum is computed. In a layer too large for that (`MOST_DENSE`) the lowest one is right to 10⁻⁶ of
+        the whole spectrum is computed. In a layer too large for that (`effort().most_dense`) the lowest one is right to 10⁻⁶ of
         the largest, or to 10⁻⁴ if no better is reached. Raises UserError if that is not reached either.
         """
         classes, width = self.shape
@@ -213,7 +214,7 @@ class LastLayer:
         try:
             other = largest + _largest(moved, start, restarts=FEW_RESTARTS)
         except UserError:
-            if size <= MOST_DENSE and 3 * 8 * size**2 < memory_limit.free(self.h.device):
+            if size <= effort().most_dense and 3 * 8 * size**2 < memory_limit.free(self.h.device):
                 return self._extremes_of_all(c)
             try:
                 other = largest + _largest(moved, start, tolerance=1e-6)

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.augmentation import siamese
-from lcmat.augmentation.images import augment, normalise
-from lcmat.data.splits import Split
+from lcmat.augmentation import augment, normalise, siamese
+from lcmat.data import Split
 from lcmat.errors import UserError, lookup
 from lcmat.expected import Expected, array, both, each, fields, like, of, optional, real, row, whole
 from lcmat.files import load_checkpoint, save_tensors

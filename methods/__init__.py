@@ -7,14 +7,11 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
-from lcmat.condensation.condenser import Condenser
+from lcmat.condensation import Condenser
 from lcmat.errors import lookup
-from lcmat.selection.context import Context
-from lcmat.selection.method import Method
+from lcmat.selection import Context, Method, Subset, select_with
 from lcmat.selection.sampler import Sampler
-from lcmat.selection.select import select_with
-from lcmat.selection.subset import Subset
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 _MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 _METHODS = {value.name: value for module in _MODULES for value in vars(module).values() if isinstance(value, Method)}

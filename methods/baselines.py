@@ -2,8 +2,8 @@
 
 import torch
 
-from lcmat.selection.method import Method, Picks
-from lcmat.signals.signals import Signals
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
 
 
 def uniform(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

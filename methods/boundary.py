@@ -9,10 +9,10 @@ from lcmat.block_sizes import at_once
 from lcmat.distances.neighbours import nearest_others
 from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
-from lcmat.selection.context import NETWORK, Context
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Context, Method, Picks
+from lcmat.selection.context import NETWORK
 from lcmat.selection.ranking import ranked
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 from lcmat.training import evaluation_mode
 
 

@@ -7,15 +7,14 @@ import warnings
 from dataclasses import dataclass
 
 from lcmat import seeds
-from lcmat.augmentation import siamese
+from lcmat.augmentation import siamese, strategy_for
 from lcmat.augmentation.siamese import DSA as DSA_STRATEGY
-from lcmat.augmentation.siamese import IDC_MATCHING, IDC_NETWORK, NONE, strategy_for
+from lcmat.augmentation.siamese import IDC_MATCHING, IDC_NETWORK, NONE
+from lcmat.condensation import Condenser, Schedule, Synthetic, Task, condense
 from lcmat.condensation.class_statistics import LAYERS
-from lcmat.condensation.condenser import Condenser, Task
-from lcmat.condensation.loop import ImageRecipe, condense
+from lcmat.condensation.loop import ImageRecipe
 from lcmat.condensation.matching import METRICS, curvature_matching, feature_matching, gradient_matching
-from lcmat.condensation.networks import Schedule
-from lcmat.condensation.synthetic import INITIALISATIONS, Synthetic, initial
+from lcmat.condensation.synthetic import INITIALISATIONS, initial
 from lcmat.errors import lookup
 from lcmat.method_options import check_numbers, check_radius, taking
 

@@ -4,17 +4,16 @@ from dataclasses import replace
 
 import torch
 
-from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.distances import LossCurvatureDistance, VectorDistance
 from lcmat.distances.released import Nearby, preconditioned_in_float32
-from lcmat.distances.vectors import VectorDistance, first_of_equals
+from lcmat.distances.vectors import first_of_equals
 from lcmat.errors import UserError
-from lcmat.facility_location.approximate import cover, greedy_options
-from lcmat.facility_location.cover import covered
+from lcmat.facility_location import cover, covered, greedy_options
 from lcmat.facility_location.released import TEN, cover_in_float32, only_exact
 from lcmat.last_layer import gradient_factors, hessian_factors
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
 from lcmat.signals.released import with_softmax_twice
-from lcmat.signals.signals import Signals
 
 # Preconditioned gradients of a smaller mean curvature would have squares beyond float64.
 TINY = 1e-100

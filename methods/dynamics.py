@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lcmat.errors import UserError, lookup
+from lcmat.selection import Method, Picks
 from lcmat.selection.difficulty import SCORES, difficulty, forgetting_counts, needs_of
-from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import DYNAMICS_CORRECTNESS, DYNAMICS_PROBABILITY_MARGIN
-from lcmat.signals.signals import Signals
 
 
 def forgetting(signals: Signals, budget: int, generator: torch.Generator) -> Picks:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 from lcmat.last_layer import gradient_factors, residuals
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import INITIALISATIONS_LOGITS, WITH_INITIALISATIONS
 from lcmat.signals.released import with_softmax_twice
-from lcmat.signals.signals import Signals
 
 
 def grand(signals: Signals, budget: int, generator: torch.Generator, *, softmax_twice: bool = False) -> Picks:

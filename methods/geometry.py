@@ -2,10 +2,10 @@
 
 import torch
 
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
 from lcmat.selection.ranking import first_largest, ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import FEATURES
-from lcmat.signals.signals import Signals
 
 
 def herding(signals: Signals, budget: int, generator: torch.Generator, *, farthest: bool = False) -> Picks:

@@ -10,12 +10,12 @@ from torch import Tensor
 from lcmat.errors import UserError, lookup
 from lcmat.last_layer import gradient_factors, layer_inputs
 from lcmat.method_options import taking
+from lcmat.selection import Method, Picks
 from lcmat.selection.matching_pursuit import products
-from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import GRADIENTS, WITH_VALIDATION
 from lcmat.signals.released import with_softmax_twice
-from lcmat.signals.signals import Signals
 
 STEPS = ("mean", "sum")
 # A target gradient below this share of what it was has vanished: its direction is that of few samples, or of rounding.

@@ -8,12 +8,12 @@ from torch import Tensor
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors
 from lcmat.method_options import taking
+from lcmat.selection import Method, Picks
 from lcmat.selection.matching_pursuit import matching_pursuit
-from lcmat.selection.method import Method, Picks
 from lcmat.selection.released_pursuit import released_pursuit
+from lcmat.signals import Signals
 from lcmat.signals.needs import GRADIENTS, WITH_VALIDATION
 from lcmat.signals.released import with_softmax_twice
-from lcmat.signals.signals import Signals
 
 # Weights up to this share of the largest are zero but for rounding.
 NO_WEIGHT = 1e-12

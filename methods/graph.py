@@ -9,11 +9,11 @@ from lcmat.block_sizes import at_once
 from lcmat.distances.neighbours import nearest_others
 from lcmat.errors import UserError, lookup
 from lcmat.method_options import check_numbers
+from lcmat.selection import Method, Picks
 from lcmat.selection.difficulty import SCORES, difficulty, needs_of
-from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, first_largest
+from lcmat.signals import Signals
 from lcmat.signals.needs import DYNAMICS_CORRECTNESS, FEATURES
-from lcmat.signals.signals import Signals
 
 
 def d2(

@@ -10,9 +10,9 @@ from lcmat.distances.vectors import symmetric
 from lcmat.effort import effort
 from lcmat.errors import UserError
 from lcmat.last_layer import gradient_factors, parameters_per_class, probabilities
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
 from lcmat.selection.ranking import TOO_LARGE, first_largest
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 # A mean curvature below this is none.
 TINY = 1e-280

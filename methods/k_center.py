@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from lcmat.distances.protocol import Distance
-from lcmat.distances.vectors import SymmetricDivergence, euclidean
+from lcmat.distances import Distance, euclidean
+from lcmat.distances.vectors import SymmetricDivergence
 from lcmat.errors import UserError
 from lcmat.last_layer import probabilities
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
 from lcmat.selection.ranking import first_largest
+from lcmat.signals import Signals
 from lcmat.signals.needs import FEATURES, LOGITS
-from lcmat.signals.signals import Signals
 
 
 def farthest_first(distance: Distance, budget: int, generator: torch.Generator) -> Tensor:

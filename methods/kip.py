@@ -8,10 +8,10 @@ from torch import Tensor
 
 from lcmat import seeds
 from lcmat.block_sizes import at_once
-from lcmat.condensation.condenser import Condenser, Task
-from lcmat.condensation.loop import Learned, Learning
+from lcmat.condensation import Condenser, Learning, Synthetic, Task
+from lcmat.condensation.loop import Learned
 from lcmat.condensation.space import Space
-from lcmat.condensation.synthetic import INITIALISATIONS, Synthetic, drawn_from_classes, initial, read
+from lcmat.condensation.synthetic import INITIALISATIONS, drawn_from_classes, initial, read
 from lcmat.errors import lookup
 from lcmat.method_options import check_numbers
 

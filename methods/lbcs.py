@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.bilevel.inner_loop import Images, check_memory, mean_loss, prepared, train_full_batch
-from lcmat.bilevel.lexicographic import Rules
-from lcmat.bilevel.trials import LEAST, TrialFile, refine
+from lcmat.bilevel import Rules, TrialFile, refine, train_full_batch
+from lcmat.bilevel.inner_loop import Images, check_memory, mean_loss, prepared
+from lcmat.bilevel.trials import LEAST
 from lcmat.errors import UserError
 from lcmat.expected import array, each, fields, like, of, optional, real
 from lcmat.files import load_checkpoint, save_tensors
 from lcmat.method_options import taking
-from lcmat.selection.context import TRAINING, TRAINING_RECIPE, Context
-from lcmat.selection.method import Method, Picks
-from lcmat.selection.select import select_with
-from lcmat.signals.signals import Signals
+from lcmat.selection import Context, Method, Picks, select_with
+from lcmat.selection.context import TRAINING, TRAINING_RECIPE
+from lcmat.signals import Signals
 from lcmat.training import train
 
 

@@ -2,14 +2,14 @@
 
 import torch
 
-from lcmat.distances.loss_curvature import LossCurvatureDistance, check_dimensions
+from lcmat.distances import LossCurvatureDistance
+from lcmat.distances.loss_curvature import check_dimensions
 from lcmat.distances.released import Nearby, loss_curvature_in_float32
-from lcmat.facility_location.approximate import cover, greedy_options
-from lcmat.facility_location.cover import covered
+from lcmat.facility_location import cover, covered, greedy_options
 from lcmat.facility_location.released import TEN, cover_in_float32, only_exact
 from lcmat.method_options import check_radius
-from lcmat.selection.method import Method, Picks
-from lcmat.signals.signals import Signals
+from lcmat.selection import Method, Picks
+from lcmat.signals import Signals
 
 
 def lcmat_s(

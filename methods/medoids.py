@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.distances import VectorDistance, euclidean
 from lcmat.errors import lookup
 from lcmat.facility_location import cover, covered, greedy_options

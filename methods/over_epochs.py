@@ -7,11 +7,11 @@ from torch import Tensor
 
 from lcmat.errors import UserError
 from lcmat.method_options import check_numbers
+from lcmat.selection import Method, Picks
 from lcmat.selection.difficulty import EARLY, WINDOW, dual_score, own_probability, spread, window_mean
-from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import DYNAMICS_CHANGE, DYNAMICS_ERROR_NORM, DYNAMICS_LOSS
-from lcmat.signals.signals import Signals
 
 # DUAL's sampling: the sum a + b of the Beta distribution less 1, and how many top scores its centre is the mean of.
 CONCENTRATION, TOP = 15.0, 10

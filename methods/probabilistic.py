@@ -14,10 +14,10 @@ from lcmat import seeds
 from lcmat.errors import UserError
 from lcmat.expected import array, each, fields, of, real
 from lcmat.files import load_checkpoint, save_tensors
-from lcmat.selection.context import TRAINING_RECIPE, Context
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Context, Method, Picks
+from lcmat.selection.context import TRAINING_RECIPE
 from lcmat.selection.ranking import ranked
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 from lcmat.training import DivergedError, Watch, predictions, train
 
 

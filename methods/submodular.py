@@ -2,16 +2,15 @@
 
 import torch
 
-from lcmat.distances.vectors import CosineDistance
+from lcmat.distances import CosineDistance
 from lcmat.errors import UserError
-from lcmat.facility_location.approximate import cover, greedy_options
-from lcmat.facility_location.cover import covered
+from lcmat.facility_location import cover, covered, greedy_options
 from lcmat.last_layer import gradient_factors
+from lcmat.selection import Method, Picks
 from lcmat.selection.matching_pursuit import products
-from lcmat.selection.method import Method, Picks
 from lcmat.selection.ranking import first_largest
+from lcmat.signals import Signals
 from lcmat.signals.released import with_softmax_twice
-from lcmat.signals.signals import Signals
 
 
 def facility_location_cosine(

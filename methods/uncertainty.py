@@ -3,10 +3,10 @@
 import torch
 
 from lcmat.last_layer import probabilities
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import LOGITS
-from lcmat.signals.signals import Signals
 
 
 def least_confidence(signals: Signals, budget: int, generator: torch.Generator, *, by_logit: bool = False) -> Picks:

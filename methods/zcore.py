@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from lcmat.method_options import check_numbers
-from lcmat.selection.method import Method, Picks
+from lcmat.selection import Method, Picks
 from lcmat.selection.ranking import ranked
+from lcmat.signals import Signals
 from lcmat.signals.needs import FEATURES
-from lcmat.signals.signals import Signals
 
 # Rounds whose random numbers are drawn at once; another number would draw others.
 AT_ONCE = 256

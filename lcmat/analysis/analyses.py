@@ -19,10 +19,10 @@ from lcmat.analysis import loss_surface
 from lcmat.analysis.groups import Case, Group, Row
 from lcmat.analysis.loss_difference import sharpness
 from lcmat.block_sizes import at_once
-from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.distances import LossCurvatureDistance
 from lcmat.expected import Expected, array, each, fields, real, row
 from lcmat.last_layer import dominant_dimensions, hessian_factors, hessian_variance
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from lcmat.condensation import Synthetic
-from lcmat.data.splits import Dataset
+from lcmat.data import Dataset
 from lcmat.errors import UserError
-from lcmat.reports.figures import save_figure
-from lcmat.reports.found import Found
-from lcmat.runs.job import Job
-from lcmat.selection.subset import Subset
+from lcmat.reports import Found, save_figure
+from lcmat.runs import Job
+from lcmat.selection import Subset
 
 Pictures = tuple[torch.Tensor, np.ndarray]  # uint8 (m, c, h, w) and labels (m,)
 

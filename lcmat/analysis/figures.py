@@ -15,7 +15,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 
 from lcmat.analysis.groups import Row
-from lcmat.reports.figures import COLOURS, MARKERS, save_figure
+from lcmat.reports import save_figure
+from lcmat.reports.figures import COLOURS, MARKERS
 from lcmat.reports.tables import mean_std
 
 Rows = dict[str, list[Row]]

@@ -19,12 +19,10 @@ from lcmat.files import save_tensors
 from lcmat.last_layer import LastLayer
 from lcmat.records.keys import FORMATS
 from lcmat.reports.tables import row_names
-from lcmat.runs import pretrained, selection
+from lcmat.runs import Job, Setup, pretrained, selection
 from lcmat.runs.cache import cached
-from lcmat.runs.job import Job
-from lcmat.runs.setup import Setup
-from lcmat.selection.subset import Subset
-from lcmat.signals.signals import Signals
+from lcmat.selection import Subset
+from lcmat.signals import Signals
 
 Row = dict[str, object]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lcmat import seeds
 from lcmat.last_layer import Difference
-from lcmat.selection.subset import Subset
+from lcmat.selection import Subset
 
 
 def coefficients(n: int, subset: Subset | None, device: torch.device | str = "cpu") -> Tensor:

@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from lcmat import seeds
 from lcmat.condensation.matching_step import limits
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.last_layer import Difference
-from lcmat.selection.budgets import class_budgets
-from lcmat.selection.subset import Subset
+from lcmat.selection import Subset, class_budgets
 from lcmat.training import Compute, evaluation_mode, predictions
 
 

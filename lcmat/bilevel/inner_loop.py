@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.errors import UserError
 from lcmat.memory_limit import OF_A_MATRIX, fits
 from lcmat.training import Compute, evaluation_mode

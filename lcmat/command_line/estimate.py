@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from lcmat.errors import UserError
-from lcmat.runs import pretrained
-from lcmat.runs.job import Job
+from lcmat.runs import Job, pretrained
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 

@@ -19,9 +19,9 @@ from lcmat.command_line.request import Request, Source, request_of
 from lcmat.errors import UserError
 from lcmat.hardware import choose_device, choose_precision, default_threads
 from lcmat.memory_limit import limited
+from lcmat.runs import Job, Setup, make_setup
 from lcmat.runs.evaluation import suited
-from lcmat.runs.job import Job, check
-from lcmat.runs.setup import Setup, make_setup
+from lcmat.runs.job import check
 from lcmat.training import Compute
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from lcmat.condensation.condenser import Condenser
-from lcmat.data.splits import Dataset
-from lcmat.selection.method import Method
+from lcmat.condensation import Condenser
+from lcmat.data import Dataset
+from lcmat.selection import Method
 from lcmat.selection.sampler import Sampler
 
 

@@ -16,11 +16,9 @@ from lcmat.command_line.settings import settings_of
 from lcmat.condensation import Condenser
 from lcmat.errors import UserError, lookup
 from lcmat.files import check_writable
+from lcmat.runs import Kind, Run, Settings
 from lcmat.runs.continual import Steps
-from lcmat.runs.job import Run
-from lcmat.runs.kind import Kind
 from lcmat.runs.kinds import kind_of
-from lcmat.runs.setup import Settings
 from lcmat.runs.subset_file import subset_as_method
 from lcmat.selection import Method
 from lcmat.selection.quota import with_quota

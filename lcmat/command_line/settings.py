@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lcmat.errors import UserError, lookup, shown
+from lcmat.runs import Settings
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
-from lcmat.runs.setup import Settings
 from lcmat.selection.budgets import check_fraction
 from lcmat.selection.quota import QUOTAS
 from lcmat.training import Recipe

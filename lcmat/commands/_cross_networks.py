@@ -10,8 +10,7 @@ from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
 from lcmat.errors import one_line
 from lcmat.records import slug
-from lcmat.runs import queue
-from lcmat.runs.job import Job
+from lcmat.runs import Job, queue
 
 
 def run(args: argparse.Namespace) -> int:

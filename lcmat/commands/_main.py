@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lcmat.command_line import planning
-from lcmat.command_line.request import request_of
+from lcmat.command_line import planning, request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
 from lcmat.reports import table_text, tables
 from lcmat.reports.continual import continual_markdown, write_continual
-from lcmat.runs import queue
+from lcmat.runs import Job, queue
 from lcmat.runs.export import check_export, export
-from lcmat.runs.job import Job
 from lcmat.runs.selection import select_to_files
 from lcmat.runs.signal_files import Selected, load_signals, select_from
 from lcmat.selection import Subset

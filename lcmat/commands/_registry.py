@@ -2,7 +2,7 @@
 
 import methods
 import nets
-from lcmat.command_line.registry import Registry
+from lcmat.command_line import Registry
 
 REGISTRY = Registry(
     method=lambda name: methods.find(name),

@@ -3,10 +3,10 @@
 import functools
 from pathlib import Path
 
-from lcmat.analysis.contact_sheet import images
+from lcmat.analysis import images
 from lcmat.records import read_record
 from lcmat.reports import found, grids
-from lcmat.runs.job import Job
+from lcmat.runs import Job
 
 # Contact sheets show the data's images, which records do not hold.
 KNOWN = (*grids.REPORTS, "images")

@@ -14,9 +14,8 @@ from pathlib import Path
 import torch
 
 import methods
-from lcmat.analysis import analyses
+from lcmat.analysis import analyses, groups_of
 from lcmat.analysis.figures import draw
-from lcmat.analysis.groups import groups_of
 from lcmat.command_line import grids, options, planning
 from lcmat.command_line.released_flags import rho_of
 from lcmat.commands import _reports
@@ -24,8 +23,8 @@ from lcmat.commands._registry import REGISTRY
 from lcmat.errors import UserError, lookup, shown
 from lcmat.files import write_text
 from lcmat.records import slug
-from lcmat.reports.table_text import markdown
-from lcmat.runs.job import Job
+from lcmat.reports import markdown
+from lcmat.runs import Job
 
 KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
 

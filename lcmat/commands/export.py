@@ -6,9 +6,9 @@ python -m lcmat export result/digits-ResNet18/LCMat-S/fraction0.1-seed0-….json
 import argparse
 from pathlib import Path
 
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.errors import UserError
-from lcmat.records.record import read_record
+from lcmat.records import read_record
 from lcmat.reports.subsets import FORMATS, Taken, check_new, taken, with_files, write_images, write_subset
 
 

@@ -4,14 +4,14 @@ python -m lcmat figures result
 """
 
 import methods
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.commands.tables import existing_folder, report
 from lcmat.errors import UserError
 from lcmat.files import check_writable
-from lcmat.records.record import read_records
+from lcmat.records import read_records
+from lcmat.reports import accuracy_tables
 from lcmat.reports.continual import continual_figure
 from lcmat.reports.figures import write_figures
-from lcmat.reports.tables import accuracy_tables
 
 
 def main(argv: list[str]) -> int:

@@ -22,8 +22,8 @@ from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
 from lcmat.hardware import PRECISIONS
-from lcmat.runs import queue
-from lcmat.runs.job import Job, record_path
+from lcmat.runs import Job, queue
+from lcmat.runs.job import record_path
 from lcmat.runs.status import STATES, status_of
 from lcmat.training import DivergedError
 

@@ -6,9 +6,9 @@ python -m lcmat lbcs FILE.jsonl  # one search, beside its file
 
 from pathlib import Path
 
+from lcmat.bilevel import read_trials
 from lcmat.bilevel.lexicographic import best_index
-from lcmat.bilevel.trials import read_trials
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.errors import UserError
 from lcmat.files import check_writable
 from lcmat.reports.figures import search_figure

@@ -8,7 +8,7 @@ python -m lcmat methods --table    # the table of methods/README.md
 from pathlib import Path
 
 import methods
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.reports.certificates import Certificate, certificates_markdown, read_certificates
 
 CERTIFICATES = Path(methods.__file__).with_name("certificates.csv")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.commands.tables import existing_folder
 from lcmat.errors import UserError
 from lcmat.files import check_writable, write_json
-from lcmat.records.record import read_record
+from lcmat.records import read_record
 from lcmat.reports.subsets import FORMATS, KEPT, taken, write_images, write_subset
 
 INDEX = "index.json"

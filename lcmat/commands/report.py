@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from lcmat import data
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.commands.tables import existing_folder
 from lcmat.files import PROJECT, check_writable
 from lcmat.reports.page import Beside, write_page

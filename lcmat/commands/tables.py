@@ -7,10 +7,10 @@ python -m lcmat tables result others_result
 import sys
 from pathlib import Path
 
-from lcmat.command_line.options import Parser
+from lcmat.command_line import Parser
 from lcmat.errors import UserError
 from lcmat.files import check_writable, write_text
-from lcmat.records.record import read_records
+from lcmat.records import read_records
 from lcmat.reports.comparison import compare, comparison_markdown
 from lcmat.reports.continual import write_continual
 from lcmat.reports.separability import compared, critical_difference_diagram, in_words

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from lcmat.errors import UserError
 from lcmat.last_layer import layer_inputs, residuals
-from lcmat.signals.networks import linear_head
+from lcmat.signals import linear_head
 
 LAYERS = ("all", "convolutions")
 Statistics = dict[str, Tensor]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lcmat.condensation.synthetic import Synthetic, class_positions, drawn_from_classes
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.method_options import checked_options, like_defaults
 from lcmat.training import Compute
 

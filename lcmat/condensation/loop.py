@@ -22,8 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat import seeds
-from lcmat.augmentation import siamese
-from lcmat.augmentation.siamese import NONE, Strategy
+from lcmat.augmentation import Strategy, siamese
+from lcmat.augmentation.siamese import NONE
 from lcmat.condensation.condenser import Task, real_batch
 from lcmat.condensation.matching import Matching
 from lcmat.condensation.matching_step import Pair, Stored, matching_gradient, unit_map

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lcmat import seeds
-from lcmat.augmentation import siamese
-from lcmat.augmentation.siamese import NONE, Strategy
+from lcmat.augmentation import Strategy, siamese
+from lcmat.augmentation.siamese import NONE
 from lcmat.condensation.condenser import Task, real_batch
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import read

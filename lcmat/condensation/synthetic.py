@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from lcmat.data.splits import Split, TensorSplit
+from lcmat.data import Split, TensorSplit
 from lcmat.errors import UserError, lookup
 from lcmat.expected import Expected, array, both, fields, optional, real, whole
 from lcmat.files import load_tensors, save_tensors, write_atomically

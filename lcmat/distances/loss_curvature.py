@@ -22,7 +22,7 @@ from lcmat.last_layer import (
     variance_of_sums,
 )
 from lcmat.method_options import check_radius
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 
 def check_dimensions(K: int | None, available: int) -> int:

@@ -14,7 +14,7 @@ from lcmat.block_sizes import at_once
 from lcmat.distances.protocol import Distance
 from lcmat.errors import UserError
 from lcmat.last_layer import dominant_dimensions, hessian_factors, hessian_variance, layer_inputs
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 
 def gradient_factors_in_float32(signals: Signals) -> tuple[Tensor, Tensor]:

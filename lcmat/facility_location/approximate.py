@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
-from lcmat.distances.protocol import Distance
+from lcmat.distances import Distance
 from lcmat.effort import effort
 from lcmat.errors import UserError, lookup
 from lcmat.facility_location.clusters import Moves

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lcmat.errors import UserError
-from lcmat.selection.method import Picks
+from lcmat.selection import Picks
 
 
 def covered(cover: Cover, weights: bool) -> Picks:

@@ -8,8 +8,7 @@ import torch
 
 from lcmat import memory_limit
 from lcmat.block_sizes import at_once
-from lcmat.distances.matrix import Matrix
-from lcmat.distances.protocol import Distance
+from lcmat.distances import Distance, Matrix
 from lcmat.distances.vectors import symmetric
 from lcmat.facility_location.cover import Cover, check_budget
 from lcmat.facility_location.incremental import incremental_greedy, row_sums

@@ -17,16 +17,14 @@ from tqdm import tqdm
 
 from lcmat.block_sizes import at_once
 from lcmat.compiled import loops, lost_within
-from lcmat.distances.matrix import Matrix
-from lcmat.distances.protocol import Clients, Distance
+from lcmat.distances import Distance, Matrix
+from lcmat.distances.protocol import Clients
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 from lcmat.facility_location.cover import Cover
 from lcmat.facility_location.lazy import FORMED_ANEW, GAIN_TIE, NOT_FINITE
 from lcmat.workers import allowed, in_order
 
-# Numbers to be looked at after a pick from which on it is worth it to start threads for them.
-SHARED_OUT = 2**22
 # Half the distance from 1 to the next float64: what one operation rounds by, as a share of its result.
 ROUNDING = 2.0**-53
 
@@ -151,7 +149,7 @@ def _updater(clients: Clients, step: int, device: torch.device) -> Callable[[Ten
     lasting, workers = room(), allowed(device)
 
     def of_all(index: Tensor, old: Tensor, new: Tensor) -> Tensor | int:
-        if workers == 1 or len(index) * len(clients) < SHARED_OUT:
+        if workers == 1 or len(index) * len(clients) < at_once().shared_out:
             return of_some(index, old, new, lasting)
         shares = list(zip(*(vector.chunk(workers) for vector in (index, old, new)), strict=True))
         return sum(in_order(lambda share: of_some(*share, room()), shares))

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcmat.block_sizes import at_once
-from lcmat.distances.protocol import Distance, Tiles
+from lcmat.distances import Distance
+from lcmat.distances.protocol import Tiles
 from lcmat.errors import UserError
 from lcmat.facility_location.clusters import Moves
 from lcmat.workers import allowed, in_order
@@ -28,8 +29,6 @@ GAIN_TIE = 1e-14
 # 1e-16 of these, and is at least 1e-6 of them (`distances.CANCELLATION`).
 FORMED_ANEW = 1e-10
 NOT_FINITE = "distances are not finite: the signals are too large; scale the features down"
-# Distances to be looked at from which on it is worth it to start threads for them.
-SHARED_OUT = 2**17
 # Rounding of a bound's own sum: of differences in float32.
 ABOVE = 1 + 2.0**-22
 
@@ -141,7 +140,7 @@ def _bounds(lower: Tiles, current: Tensor | None, index: Tensor, n: int) -> Tens
 def _shared_out(function: Callable[[Tensor], Tensor], index: Tensor, width: int) -> Tensor:
     """Return function(index), which is one number for each; computed by workers if there is much to do."""
     workers = allowed(index.device)
-    if workers == 1 or len(index) * width < SHARED_OUT:
+    if workers == 1 or len(index) * width < at_once().shared_out_lazily:
         return function(index)
     return torch.cat(list(in_order(function, index.chunk(workers))))
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcmat.distances.matrix import Matrix
+from lcmat.distances import Matrix
 from lcmat.errors import UserError
 from lcmat.facility_location.approximate import covering
 from lcmat.facility_location.cover import Cover, check_budget

@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from lcmat.files import write_text
-from lcmat.records.record import read_records
+from lcmat.records import read_records
 from lcmat.reports.figures import COLOURS, MARKERS, band, save_figure
 from lcmat.reports.table_text import csv_text, emphasised, markdown, mean_and_std
 from lcmat.reports.tables import (

@@ -19,7 +19,7 @@ import numpy as np
 
 from lcmat.errors import UserError
 from lcmat.files import check_writable, load_arrays, load_tensors, write_atomically, write_text
-from lcmat.records.record import read_record
+from lcmat.records import read_record
 
 KEPT = "Positions in the training set, counted from 0, of the samples KEPT, not of those removed"
 COLUMNS = {

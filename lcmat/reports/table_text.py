@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lcmat.files import write_text
 from lcmat.locks import locked
-from lcmat.records.record import read_records
+from lcmat.records import read_records
 from lcmat.reports.tables import Cell, Paired, Table, accuracy_tables, mean_std, paired, ranks
 
 OTHERS = (

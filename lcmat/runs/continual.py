@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lcmat import records, seeds
 from lcmat.condensation import Synthetic
-from lcmat.data.splits import TensorSplit, channel_statistics
+from lcmat.data import TensorSplit
+from lcmat.data.splits import channel_statistics
 from lcmat.errors import UserError
 from lcmat.expected import Expected, each, fields, real, whole
 from lcmat.files import load_checkpoint, save_tensors, write_atomically

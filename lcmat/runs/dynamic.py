@@ -15,7 +15,7 @@ from lcmat.runs.evaluation import Reduced, record_of, train_and_test
 from lcmat.runs.job import Run, record_path
 from lcmat.runs.kind import Exemplars
 from lcmat.runs.setup import Setup
-from lcmat.selection.budgets import class_budgets
+from lcmat.selection import class_budgets
 from lcmat.selection.sampler import Epoch
 from lcmat.training import Draws, Plan
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lcmat import seeds
 from lcmat.augmentation import siamese
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.expected import each, fields, one_of
 from lcmat.files import load_checkpoint, save_tensors
 from lcmat.records.record import heading

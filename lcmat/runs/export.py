@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from lcmat.data import Dataset
 from lcmat.data.labels import key_of
 from lcmat.data.listing import TEST_FOLDERS
-from lcmat.data.splits import Dataset
 from lcmat.errors import UserError, shown
 from lcmat.files import check_writable, unfinished_folder
-from lcmat.selection.subset import Subset
+from lcmat.selection import Subset
 
 # A longer name of a folder or file is cut, in bytes: file systems allow 255.
 LONGEST = 200

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from lcmat.condensation import Synthetic
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.runs.checkpoints import Names
 
 if TYPE_CHECKING:

@@ -24,14 +24,11 @@ from lcmat.records.keys import FORMATS
 from lcmat.runs.cache import cached, held_lock, lock_of
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Settings, Setup
-from lcmat.selection.context import Context
-from lcmat.selection.select import select_with
+from lcmat.selection import Context, Subset, select_with
 from lcmat.selection.subset import STORED as SUBSET
-from lcmat.selection.subset import Subset
-from lcmat.signals.networks import take_signals
-from lcmat.signals.released import Taking, batch_scale, take_in_training_mode
-from lcmat.signals.signals import DYNAMICS, Signals
-from lcmat.signals.weights import load_weights
+from lcmat.signals import Signals, Taking, load_weights, take_signals
+from lcmat.signals.released import batch_scale, take_in_training_mode
+from lcmat.signals.signals import DYNAMICS
 from lcmat.training import TESTS, Checkpoint, History, Recipe, Watch, train
 
 # What a method may need that comes from the pretrained network.

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from lcmat import records
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.errors import UserError
 from lcmat.runs import checkpoints, pretrained
 from lcmat.runs.checkpoints import Names

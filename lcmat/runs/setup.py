@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from lcmat import records, seeds
-from lcmat.data.splits import Dataset, Split, held_out
+from lcmat.data import Dataset, Split, held_out
 from lcmat.files import sha256_of
 from lcmat.hardware import make_repeatable
-from lcmat.signals.networks import linear_head
+from lcmat.signals import linear_head
 from lcmat.training import Checkpoint, Compute, Recipe
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from lcmat import records
 from lcmat.errors import UserError, suggest
 from lcmat.files import load_arrays, sha256_of
 from lcmat.runs.job import Run
-from lcmat.selection.method import Method
-from lcmat.selection.select import select_with
-from lcmat.selection.subset import Subset
-from lcmat.signals.signals import DYNAMICS, Signals
+from lcmat.selection import Method, Subset, select_with
+from lcmat.signals import Signals
+from lcmat.signals.signals import DYNAMICS
 
 MAIN = ("features", "logits", "labels", "scale")
 VALIDATION = tuple(f"validation_{name}" for name in MAIN)

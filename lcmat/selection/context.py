@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.training import Compute, Recipe
 
 # What a method may need of a context; TRAINING is its untrained networks, TRAINING_RECIPE also how to train them.

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lcmat.errors import UserError, lookup
 from lcmat.last_layer import residuals
+from lcmat.signals import Signals
 from lcmat.signals.needs import DYNAMICS_CORRECTNESS, DYNAMICS_LOSS, DYNAMICS_PROBABILITY_MARGIN, INITIALISATIONS_LOGITS
-from lcmat.signals.signals import Signals
 
 # DUAL: epochs of a window, and how many of the first epochs are looked at.
 WINDOW, EARLY = 10, 30

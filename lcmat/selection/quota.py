@@ -11,7 +11,7 @@ import torch
 from lcmat.errors import UserError
 from lcmat.selection.budgets import class_budgets, recall_budgets
 from lcmat.selection.method import Method
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 # even: the same share of each class. recall: more of classes that are recalled less (DRoP).
 QUOTAS = ("even", "recall")

@@ -24,7 +24,7 @@ from lcmat.selection.context import Context
 from lcmat.selection.method import CONTEXT_NEEDS, Method, Picks
 from lcmat.selection.quota import QUOTAS, budgets_by_recall, with_quota
 from lcmat.selection.subset import Subset
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 from lcmat.workers import allowed, as_done
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.errors import UserError, shown
 from lcmat.signals.loaders import called, in_order, inputs_and_labels
 from lcmat.signals.signals import Signals

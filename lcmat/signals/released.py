@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lcmat.data.splits import Split
+from lcmat.data import Split
 from lcmat.errors import UserError, lookup
 from lcmat.signals.networks import capture
 from lcmat.signals.signals import Signals

@@ -9,10 +9,11 @@ import torch
 
 import methods
 from lcmat import compiled, workers
-from lcmat.block_sizes import sized
+from lcmat.block_sizes import at_once, sized
 from lcmat.facility_location import incremental, lazy
 from lcmat.selection import Subset
 from lcmat.signals import Signals
+from tests.harness import Setting
 from tests.problems import random_problem
 
 # Blocks so small that each worker gets several, and all fit where the matrix does not.
@@ -20,13 +21,12 @@ SMALL = {"elements": 400, "least_rows": 8, "tile_rows": 16, "tile_elements": 500
 
 
 @pytest.fixture
-def four_workers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def four_workers(monkeypatch: pytest.MonkeyPatch, block_sizes: Setting) -> Callable[[], None]:
     """Call it, and there are four workers, who share out whatever there is to do."""
 
     def begin() -> None:
         monkeypatch.setattr(workers, "cores", lambda: 4)
-        monkeypatch.setattr(incremental, "SHARED_OUT", 1)
-        monkeypatch.setattr(lazy, "SHARED_OUT", 1)
+        block_sizes(shared_out=1, shared_out_lazily=1)
         torch.set_num_threads(4)
 
     return begin
@@ -109,7 +109,7 @@ def test_plain_and_compiled_loops_agree() -> None:
     whole = torch.randn(30, 90, generator=draw, dtype=torch.float64)
     D, index = torch.rand(50, 70, generator=draw, dtype=torch.float64), torch.tensor([3, 3, 41, 0])
     old, new = torch.tensor([0.9, 0.8, 0.7, 0.5]).double(), torch.tensor([0.1, 0.2, 0.7, 0.0]).double()
-    fast = compiled.loops(compiled.WORTHWHILE, torch.device("cpu"))
+    fast = compiled.loops(at_once().compiled, torch.device("cpu"))
     assert fast is not compiled.PLAIN
     sums, lost = [], []
     for loops in (fast, compiled.PLAIN):
@@ -122,20 +122,20 @@ def test_plain_and_compiled_loops_agree() -> None:
 
 
 @pytest.mark.parametrize("memory", ["1GB", 1], ids=["held", "lazy"])
-def test_compiled_loops_pick_the_same(memory: int | str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_loops_pick_the_same(memory: int | str, block_sizes: Setting) -> None:
     """Also where samples come twice, and gains tie."""
     pytest.importorskip("numba")
     given = random_problem(6, 80, 8, 4).signals
     index = torch.arange(80).repeat(2)
     signals = Signals(given.features[index], given.logits[index], given.labels[index])
     expected = methods.select(signals, "LCMat-S", fraction=0.3, weights=True, memory=memory)
-    monkeypatch.setattr(compiled, "WORTHWHILE", 1)
+    block_sizes(compiled=1)
     same(methods.select(signals, "LCMat-S", fraction=0.3, weights=True, memory=memory), expected)
 
 
 def test_without_numba_or_for_few_samples_or_elsewhere_loops_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing needs it."""
-    many = compiled.WORTHWHILE
+    many = at_once().compiled
     assert compiled.loops(many - 1, torch.device("cpu")) is compiled.PLAIN
     assert compiled.loops(many, torch.device("meta")) is compiled.PLAIN
     monkeypatch.setitem(sys.modules, "numba", None)

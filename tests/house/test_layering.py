@@ -195,3 +195,28 @@ def test_module_imports_no_private_name_of_another(name: str) -> None:
     for node in ast.walk(ast.parse(MODULES[name])):
         found = [words[-1] for words in imported(node) if words[0] in ROOMS and private(words[-1])]
         assert found == [], f"{name}:{getattr(node, 'lineno', '')}"
+
+
+def through_the_door(name: str, source: str) -> list[str]:
+    """Return the names that a module takes from inside another wing though its door hands them on."""
+    own = wing_of(list(Path(name).with_suffix("").parts))
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        words = node.module.split(".") if isinstance(node, ast.ImportFrom) and node.module else []
+        if len(words) < 3 or words[0] != "lcmat" or words[1] == own:
+            continue
+        handed_on = getattr(importlib.import_module(f"lcmat.{words[1]}"), "__all__", [])
+        found += [f"{name}:{node.lineno}: {alias.name}" for alias in node.names if alias.name in handed_on]
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "lcmat/__init__.py"])
+def test_what_a_door_hands_on_is_taken_from_the_door(name: str) -> None:
+    """So that files inside a wing can move."""
+    assert through_the_door(name, MODULES[name]) == []
+
+
+def test_a_way_round_a_door_is_found() -> None:
+    assert (
+        len(through_the_door("methods/kip.py", "from lcmat.selection.method import Method, Picks, CONTEXT_NEEDS")) == 2
+    )

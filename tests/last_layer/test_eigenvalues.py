@@ -9,8 +9,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from lcmat import Signals, last_layer
+from lcmat import Signals
 from lcmat.last_layer import LastLayer
+from tests.harness import Setting
 
 
 @functools.cache
@@ -50,9 +51,9 @@ def test_a_lowest_eigenvalue_next_to_a_cluster_at_zero(surest: int) -> None:
 
 
 @pytest.mark.parametrize("surest", [1, 3])
-def test_the_same_in_a_layer_too_large_to_form_its_hessian(surest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_in_a_layer_too_large_to_form_its_hessian(surest: int, efforts: Setting) -> None:
     """The lowest is right to 10⁻⁶ of the largest."""
-    monkeypatch.setattr(last_layer, "MOST_DENSE", 0)
+    efforts(most_dense=0)
     layer, c, values = difference(surest)
     low, high = layer.extreme_eigenvalues(c)
     assert high == pytest.approx(values[-1], rel=1e-9)

@@ -7,7 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lcmat.command_line.options import SWITCH, Parser
+from lcmat.command_line import Parser
+from lcmat.command_line.options import SWITCH
 from lcmat.errors import UserError, lookup, shown
 from lcmat.files import check_writable
 

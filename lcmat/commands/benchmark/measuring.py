@@ -21,8 +21,8 @@ import torch
 from lcmat import records
 from lcmat.files import write_json, write_text
 from lcmat.hardware import peak_memory
-from lcmat.reports.table_text import markdown
-from lcmat.signals.signals import Signals
+from lcmat.reports import markdown
+from lcmat.signals import Signals
 
 
 def synthetic_signals(samples: int, features: int, classes: int, seed: int = 0) -> Signals:

@@ -16,13 +16,12 @@ import nets
 from lcmat import data, memory_limit
 from lcmat.commands.benchmark import others, work
 from lcmat.commands.benchmark.measuring import Report, measured
-from lcmat.distances.loss_curvature import LossCurvatureDistance
+from lcmat.distances import LossCurvatureDistance
 from lcmat.errors import UserError
 from lcmat.facility_location.exact import hold
 from lcmat.files import save_tensors, sha256_of
-from lcmat.reports.figures import save_figure
-from lcmat.signals.networks import take_signals
-from lcmat.signals.weights import load_weights
+from lcmat.reports import save_figure
+from lcmat.signals import load_weights, take_signals
 from lcmat.training import Compute
 
 matplotlib.use("Agg")

@@ -14,12 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import nets
 from lcmat import data
-from lcmat.bilevel.inner_loop import Images, mean_loss, prepared, train_full_batch
+from lcmat.bilevel import train_full_batch
+from lcmat.bilevel.inner_loop import Images, mean_loss, prepared
 from lcmat.commands.benchmark import plain_loop
 from lcmat.commands.benchmark.measuring import Report
-from lcmat.data.splits import Dataset, TensorSplit
+from lcmat.data import Dataset, TensorSplit
 from lcmat.hardware import choose_precision, make_repeatable
-from lcmat.signals.networks import take_signals
+from lcmat.signals import take_signals
 from lcmat.training import Compute, Recipe, Watch, accuracy, predictions, train
 
 CPU = torch.device("cpu")

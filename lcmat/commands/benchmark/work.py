@@ -12,11 +12,11 @@ import torch
 import methods
 from lcmat.commands.benchmark import plain
 from lcmat.commands.benchmark.measuring import one_class, synthetic_signals, timed
-from lcmat.distances.matrix import Matrix
-from lcmat.facility_location.exact import facility_location
+from lcmat.distances import Matrix
+from lcmat.facility_location import facility_location
 from lcmat.files import load_tensors
 from lcmat.hardware import peak_memory
-from lcmat.signals.signals import Signals
+from lcmat.signals import Signals
 
 # ImageNet: images, classes, features of a ResNet-50.
 IMAGES, CLASSES, FEATURES = 1_281_167, 1000, 2048

@@ -6,8 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcmat.records import read_record
 from lcmat.records.place import candidates
-from lcmat.records.record import read_record
 from lcmat.reports.continual import caption, settings_in
 from lcmat.reports.tables import Cell, Paired, Table, accuracy_tables, cell_of, paired, row_names
 
