@@ -185,8 +185,8 @@ class LastLayer:
         """Return the lowest and the highest eigenvalue of the Hessian, signed, by Lanczos (SciPy's eigsh).
 
         Where Lanczos cannot tell the lowest one from a cluster at zero, as where all of S is classified very surely,
-        the whole spectrum is computed. In a layer too large for that (`effort().most_dense`) the lowest one is right to 10⁻⁶ of
-        the largest, or to 10⁻⁴ if no better is reached. Raises UserError if that is not reached either.
+        the whole spectrum is computed. In a layer too large for that (`effort().most_dense`) the lowest one is right to
+        10⁻⁶ of the largest, or to 10⁻⁴ if no better is reached. Raises UserError if that is not reached either.
         """
         classes, width = self.shape
         size, apply = classes * width, self.product(c)
