@@ -8,7 +8,7 @@ from torch import Tensor
 from lcmat.errors import UserError
 from lcmat.method_options import check_numbers
 from lcmat.selection import Method, Picks
-from lcmat.selection.difficulty import EARLY, WINDOW, dual_score, own_probability, spread, window_mean
+from lcmat.selection.difficulty import EARLY, WINDOW, dual_score, own_probability, std_over_epochs, window_mean
 from lcmat.selection.ranking import ranked
 from lcmat.signals import Signals
 from lcmat.signals.needs import DYNAMICS_CHANGE, DYNAMICS_ERROR_NORM, DYNAMICS_LOSS
@@ -21,7 +21,7 @@ TDDS_SETTINGS = {0.3: (90, 10), 0.5: (70, 10), 0.7: (60, 20), 0.8: (20, 10), 0.9
 
 def dyn_unc(signals: Signals, budget: int, generator: torch.Generator, *, window: int = 10) -> Picks:
     """Choose the largest mean over windows of epochs of std(p_y) within a window (He et al., CVPRW 2024)."""
-    return Picks(ranked(window_mean(own_probability(signals), window, spread), budget))
+    return Picks(ranked(window_mean(own_probability(signals), window, std_over_epochs), budget))
 
 
 def dual(
@@ -100,7 +100,9 @@ def eva(signals: Signals, budget: int, generator: torch.Generator, *, window: in
     """
     error = signals.dynamics["error_norm"].double().contiguous()
     size = min(window, (len(error) + 1) // 2)
-    return Picks(ranked(spread(error[:size]).square() + spread(error[len(error) - size :]).square(), budget))
+    return Picks(
+        ranked(std_over_epochs(error[:size]).square() + std_over_epochs(error[len(error) - size :]).square(), budget)
+    )
 
 
 def resolve_window(classes: int, features: int, *, window: int) -> dict[str, object]:

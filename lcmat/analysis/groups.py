@@ -73,7 +73,7 @@ class Group:
 
     @functools.cached_property
     def layer(self) -> LastLayer:
-        """The same for the last layer."""
+        """The last layer on all samples of T."""
         return LastLayer.of(self.signals)
 
     def coefficients(self, case: Case | None) -> Tensor:

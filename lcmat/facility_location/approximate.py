@@ -243,8 +243,8 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     sizes, transfers = moves.clusters(m, weights)
     if weight == 1:
         return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes.long(), transfers, exact=False)
-    spread = float(nearest[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))
-    return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes, None, exact=False, cost_error=weight * spread)
+    error = float(nearest[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))
+    return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes, None, exact=False, cost_error=weight * error)
 
 
 def nearest_distances(distance: Distance, picks: Tensor, clients: Tensor) -> Tensor:

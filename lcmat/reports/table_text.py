@@ -143,7 +143,7 @@ def latex(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
 
 
 def latex_cell(text: str, rank: int | None) -> str:
-    """Return mean ± spread for LaTeX, in bold if it is the best (1), underlined if the second (2)."""
+    """Return mean ± standard deviation for LaTeX, in bold if it is the best (1), underlined if the second (2)."""
     text = text.replace("±", r"$\pm$")
     return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(rank, text)
 

@@ -41,14 +41,14 @@ def window_mean(values: Tensor, window: int, of_window: Callable[[Tensor], Tenso
     return torch.stack(parts).mean(0)
 
 
-def spread(part: Tensor) -> Tensor:
+def std_over_epochs(part: Tensor) -> Tensor:
     """Return the standard deviation over the epochs of a window, (n,), of (J, n)."""
     return (part - part.mean(0)).square().mean(0).sqrt()
 
 
 def dual_score(probability: Tensor, window: int, epochs: int) -> Tensor:
     """Return DUAL's score, (n,): the mean over windows of std(p_y) (1 − mean p_y) in the first `epochs` epochs."""
-    return window_mean(probability[:epochs], window, lambda part: spread(part) * (1 - part.mean(0)))
+    return window_mean(probability[:epochs], window, lambda part: std_over_epochs(part) * (1 - part.mean(0)))
 
 
 def forgetting_counts(signals: Signals) -> tuple[Tensor, Tensor]:

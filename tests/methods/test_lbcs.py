@@ -403,12 +403,12 @@ def test_a_recipe_that_no_training_follows_does_not_matter(more: dict, context: 
             lbcs(replace(other, log=log, resume=True), trials=2)
 
 
-def test_flags_that_lbcs_does_not_read_leave_its_search_alone(bench: Callable) -> None:
+def test_flags_that_lbcs_does_not_read_leave_its_search_alone(setup_of: Callable) -> None:
     """The selection's key; and the released code's whole numbers are the same settings as ours with a point."""
     keys, runs = [], {}
     for more in ({}, {"pretrain_epochs": 1}):
         for batch in (64, 32):
-            own, how = bench(), {**QUICK, **more}
+            own, how = setup_of(), {**QUICK, **more}
             own = replace(own, settings=replace(own.settings, selection_recipe=Recipe(epochs=1, batch=batch)))
             run = Run(get("LBCS").under(how), 0, budget=50, options=how)
             keys.append(selection_key(Selection().configuration(own, run)))
@@ -461,8 +461,8 @@ def reached(start: object) -> Iterator[object]:
 
 
 @pytest.fixture
-def bench(digits: data.Dataset, compute: Compute, tmp_path: Path) -> Callable:
-    """A bench on digits with a small network."""
+def setup_of(digits: data.Dataset, compute: Compute, tmp_path: Path) -> Callable:
+    """A Setup on digits with a small network."""
 
     def make(dataset: data.Dataset = digits, folder: str = "one"):
         settings = Settings(
@@ -474,8 +474,8 @@ def bench(digits: data.Dataset, compute: Compute, tmp_path: Path) -> Callable:
     return make
 
 
-def test_nothing_leads_from_the_context_to_the_test_images(bench: Callable, digits: data.Dataset) -> None:
-    own = bench()
+def test_nothing_leads_from_the_context_to_the_test_images(setup_of: Callable, digits: data.Dataset) -> None:
+    own = setup_of()
     run = Run(get("LBCS"), 0, budget=50, options=QUICK)
     pointers = {part.data_ptr() for part in (own.dataset.test.images, own.dataset.test.labels)}
 
@@ -490,13 +490,13 @@ def test_nothing_leads_from_the_context_to_the_test_images(bench: Callable, digi
 
 
 @pytest.mark.parametrize("more", [{}, {"networks": 0}, {"networks": 2, "pretrain_epochs": 1}], ids=str)
-def test_trials_are_the_same_whatever_the_test_set(bench: Callable, digits: data.Dataset, more: dict) -> None:
+def test_trials_are_the_same_whatever_the_test_set(setup_of: Callable, digits: data.Dataset, more: dict) -> None:
     test = digits.test
     other = replace(digits, test=TensorSplit(255 - test.images, test.labels.flip(0)))
     run = Run(get("LBCS"), 0, budget=50, options={**QUICK, **more})
     found = []
     for name, dataset in (("one", digits), ("other", other)):
-        own = bench(dataset, name)
+        own = setup_of(dataset, name)
         record = Selection().make(own, run)
         (path,) = own.settings.save_path.glob("*/LBCS/*.jsonl")
         found.append((without_seconds(path)[1:], record["subset_size"], record["test_accuracy"]))

@@ -34,8 +34,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bench(digits: Dataset, compute: Compute, tmp_path: Path, cache: Path) -> Callable[..., Setup]:
-    """Make a bench with some settings of one's own."""
+def setup_of(digits: Dataset, compute: Compute, tmp_path: Path, cache: Path) -> Callable[..., Setup]:
+    """Make a Setup with some settings of one's own."""
 
     def make(**settings: object) -> Setup:
         usual = {
@@ -68,8 +68,8 @@ def make(own: Setup, one: Run) -> dict:
 
 
 @pytest.mark.parametrize("name", methods.names())
-def test_every_method_runs_through_the_pipeline(bench: Callable, name: str, tmp_path: Path) -> None:
-    own = bench()
+def test_every_method_runs_through_the_pipeline(setup_of: Callable, name: str, tmp_path: Path) -> None:
+    own = setup_of()
     check(own, [run(name)])
     record = make(own, run(name))
     method = methods.get(name)
@@ -88,8 +88,8 @@ def test_every_method_runs_through_the_pipeline(bench: Callable, name: str, tmp_
     assert not list((own.settings.cache_path / "checkpoints").glob("*"))
 
 
-def test_methods_get_what_they_need_and_no_more(bench: Callable) -> None:
-    own = bench()
+def test_methods_get_what_they_need_and_no_more(setup_of: Callable) -> None:
+    own = setup_of()
     given = {name: pretrained.signals_of(own, run(name))[0] for name in ("Herding", "CCS", "GraNd", "Glister-Val")}
     assert given["Herding"].features is not None
     assert given["Herding"].logits is None
@@ -105,8 +105,8 @@ def test_methods_get_what_they_need_and_no_more(bench: Callable) -> None:
     assert torch.equal(glister.validation.labels, held_out.labels)
 
 
-def test_initialisations_differ_and_the_first_is_the_pretrained_network(bench: Callable) -> None:
-    own = bench()
+def test_initialisations_differ_and_the_first_is_the_pretrained_network(setup_of: Callable) -> None:
+    own = setup_of()
     several = pretrained.signals_of(own, run("GraNd"))[0].initialisations
     main = pretrained.signals_of(own, run("LCMat-S"))[0]
     assert torch.equal(several[0].logits, main.logits)
@@ -114,8 +114,8 @@ def test_initialisations_differ_and_the_first_is_the_pretrained_network(bench: C
     assert not torch.equal(several[1].logits, several[2].logits)
 
 
-def test_initialisations_of_other_length_share_nothing_with_pretraining(bench: Callable) -> None:
-    own = bench(initialisation_epochs=1)
+def test_initialisations_of_other_length_share_nothing_with_pretraining(setup_of: Callable) -> None:
+    own = setup_of(initialisation_epochs=1)
     several = pretrained.signals_of(own, run("GraNd"))[0].initialisations
     assert len(several) == 3
     main = pretrained.signals_of(own, run("LCMat-S"))[0]
@@ -125,9 +125,9 @@ def test_initialisations_of_other_length_share_nothing_with_pretraining(bench: C
 
 
 def test_initialisations_are_cached_one_by_one(
-    bench: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = bench(cache_path=tmp_path / "cache", initialisations=4)
+    own = setup_of(cache_path=tmp_path / "cache", initialisations=4)
     trained = []
     original = pretrained.train
 
@@ -149,14 +149,14 @@ def test_initialisations_are_cached_one_by_one(
     assert set(again).isdisjoint(trained)
     # More of them later: the ones that are there serve.
     again.clear()
-    pretrained.signals_of(bench(cache_path=tmp_path / "cache", initialisations=5), run("GraNd"))
+    pretrained.signals_of(setup_of(cache_path=tmp_path / "cache", initialisations=5), run("GraNd"))
     assert len(again) == 1
 
 
 @pytest.mark.parametrize("name", ["Forgetting", "CCS"])
-def test_dynamics_are_asked_for_when_only_weights_are_given(bench: Callable, tmp_path: Path, name: str) -> None:
+def test_dynamics_are_asked_for_when_only_weights_are_given(setup_of: Callable, tmp_path: Path, name: str) -> None:
     torch.save(TinyNet().state_dict(), tmp_path / "given.pt")
-    own = bench(pretrained=tmp_path / "given.pt")
+    own = setup_of(pretrained=tmp_path / "given.pt")
     with pytest.raises(UserError, match=rf"{name} needs the dynamics of pretraining, which --pretrained"):
         check(own, [run("LCMat-S"), run(name)])
     check(own, [run("LCMat-S"), run("GraNd"), run("DeepFool")])
@@ -166,9 +166,9 @@ def test_dynamics_are_asked_for_when_only_weights_are_given(bench: Callable, tmp
 
 
 def test_validation_samples_are_neither_trained_on_nor_selected(
-    bench: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = bench(cache_path=tmp_path / "cache")
+    own = setup_of(cache_path=tmp_path / "cache")
     sizes = []
     original = pretrained.train
     monkeypatch.setattr(pretrained, "train", lambda *a, **o: (sizes.append(len(a[1])), original(*a, **o))[1])
@@ -177,10 +177,10 @@ def test_validation_samples_are_neither_trained_on_nor_selected(
     assert record["config"]["validation_ratio"] == 0.2
     # Without the need, nothing is held out, unless it is for all.
     assert Selection().configuration(own, run("GradMatch"))["validation_ratio"] is None
-    assert Selection().configuration(bench(hold_out=True), run("GradMatch"))["validation_ratio"] == 0.2
+    assert Selection().configuration(setup_of(hold_out=True), run("GradMatch"))["validation_ratio"] == 0.2
 
 
-def test_training_gets_the_weights_of_a_weighted_subset(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_gets_the_weights_of_a_weighted_subset(setup_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     original = training.weighted_cross_entropy
 
@@ -189,7 +189,7 @@ def test_training_gets_the_weights_of_a_weighted_subset(bench: Callable, monkeyp
         return original(logits, labels, weights)
 
     monkeypatch.setattr(training, "weighted_cross_entropy", spied)
-    own = bench(recipe=Recipe(epochs=1, batch=2000))
+    own = setup_of(recipe=Recipe(epochs=1, batch=2000))
     make(own, run("LCMat-S"))
     assert used[-1] is None
     record = make(own, run("Craig"))
@@ -200,7 +200,7 @@ def test_training_gets_the_weights_of_a_weighted_subset(bench: Callable, monkeyp
     torch.testing.assert_close(used[-1].sort().values, torch.from_numpy(np.sort(expected / expected.mean())))
 
 
-def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_orders_that_cost_network_passes_are_made_once(setup_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     deep_fool = methods.get("DeepFool")
     pick = deep_fool.pick
@@ -213,7 +213,7 @@ def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypa
         return pick(signals, budget, generator, context, overshoot=overshoot, iterations=iterations, classes=classes)
 
     method = replace(deep_fool, pick=counted)
-    own, few = bench(), {"iterations": 3}
+    own, few = setup_of(), {"iterations": 3}
     whole, _ = selection.select(own, *arguments(own, Run(method, 0, fraction=0.1, options=few)))
     assert len(calls) == 10
     part, _ = selection.select(own, *arguments(own, Run(method, 0, fraction=0.05, options=few)))
@@ -226,13 +226,13 @@ def test_orders_that_cost_network_passes_are_made_once(bench: Callable, monkeypa
     assert len(calls) == 20
 
 
-def arguments(bench: Setup, run: Run) -> tuple:
-    signals, _, _ = pretrained.signals_of(bench, run)
-    return run, signals, pretrained.context_of(bench, run, "key")
+def arguments(setup_of: Setup, run: Run) -> tuple:
+    signals, _, _ = pretrained.signals_of(setup_of, run)
+    return run, signals, pretrained.context_of(setup_of, run, "key")
 
 
-def test_options_reach_their_method(bench: Callable) -> None:
-    own, given = bench(), {"damping": 0.5, "AdaCore.damping": 0.2, "rho": 0.3}
+def test_options_reach_their_method(setup_of: Callable) -> None:
+    own, given = setup_of(), {"damping": 0.5, "AdaCore.damping": 0.2, "rho": 0.3}
     options = {name: Selection().configuration(own, run(name, given))["options"] for name in ("AdaCore", "Influential")}
     assert options["AdaCore"]["damping"] == 0.2
     assert options["Influential"]["damping"] == 0.5
@@ -243,9 +243,9 @@ def test_options_reach_their_method(bench: Callable) -> None:
             check_options(chosen, [wrong])
 
 
-def test_an_option_that_the_configuration_leaves_out_reaches_its_method(bench: Callable) -> None:
+def test_an_option_that_the_configuration_leaves_out_reaches_its_method(setup_of: Callable) -> None:
     """The sum of Glister's gradients, which records before the option are of: another subset, under their name."""
-    own, given, picks = bench(overwrite=True), {}, {}
+    own, given, picks = setup_of(overwrite=True), {}, {}
     for step in ("sum", "mean"):
         glister = run("Glister", {"step": step}, fraction=0.3)
         given[step] = Selection().configuration(own, glister)["options"]
@@ -259,10 +259,10 @@ def test_an_option_that_the_configuration_leaves_out_reaches_its_method(bench: C
 
 @pytest.mark.parametrize(("method", "entry"), [("CCS", "probability_margin"), ("Dyn-Unc", "loss"), ("TDDS", "change")])
 def test_a_network_kept_without_the_dynamics_that_are_needed_is_trained_anew(
-    method: str, entry: str, bench: Callable, tmp_path: Path
+    method: str, entry: str, setup_of: Callable, tmp_path: Path
 ) -> None:
     """A cache of earlier code: it serves whatever it can, and is neither misread nor fatal."""
-    own = bench(cache_path=tmp_path / "cache")
+    own = setup_of(cache_path=tmp_path / "cache")
     expected = pretrained.signals_of(own, run(method))[0].dynamics
     path = next((tmp_path / "cache" / "networks").glob("*.pt"))
     kept = torch.load(path, weights_only=True)
@@ -276,10 +276,10 @@ def test_a_network_kept_without_the_dynamics_that_are_needed_is_trained_anew(
     assert entry in torch.load(path, weights_only=True)["dynamics"]
 
 
-def test_probabilistic_keeps_its_state_and_removes_it(bench: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probabilistic_keeps_its_state_and_removes_it(setup_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     import methods.probabilistic as module
 
-    own, options = bench(resume=True, overwrite=True), {"outer_steps": 4, "inner_epochs": 1}
+    own, options = setup_of(resume=True, overwrite=True), {"outer_steps": 4, "inner_epochs": 1}
     expected = make(own, run("Probabilistic", options))
     original, done = module.loss_after_training, []
 
