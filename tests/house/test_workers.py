@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -17,6 +18,14 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four workers, whatever the machine has."""
     monkeypatch.setattr(workers, "cores", lambda: 4)
     torch.set_num_threads(4)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, which a process that was started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def of_pool() -> set[threading.Thread]:
@@ -105,8 +114,8 @@ def test_what_one_raises_is_raised_and_stops_the_others(error: type[BaseExceptio
     assert torch.get_num_threads() == 4
 
 
-def test_ctrl_c_stops_all() -> None:
-    """While all workers are in the middle of something."""
+def test_ctrl_c_stops_all(interruptible: None) -> None:
+    """While all workers are in the middle of something; also where the tests run in the background."""
 
     def work(number: int) -> None:
         if number == 3:
