@@ -1,5 +1,6 @@
 """Several processes of one command: what they say is heard, how they end is told, and none is left."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -106,7 +107,8 @@ def begin(folder: Path, *words: str) -> subprocess.Popen:
     (folder / "grid.yaml").write_text(GRID)
     command = [sys.executable, "-m", "lcmat", "grid", str(folder / "grid.yaml"), *places(folder), *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where the tests run in the background
+    return subprocess.Popen(command, cwd=ROOT, start_new_session=True, preexec_fn=heed, **pipes)
 
 
 def children(pid: int) -> list[int]:
