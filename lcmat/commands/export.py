@@ -42,6 +42,8 @@ def _subset_or_none(args: argparse.Namespace) -> Taken | None:
     """Return the subset of the record; None for a record of learned images, which there is one form of."""
     record = read_record(args.record.with_suffix(".json"))
     if record is not None and "synthetic" in record:
+        if args.data_path is not None:
+            raise UserError("--data_path names chosen images, and learned ones have no names; leave it out")
         if args.format != "hf":
             raise UserError(f"learned images are written as a Parquet data set; leave --format {args.format} out")
         return None

@@ -3,6 +3,7 @@
 python -m lcmat publish result --to FOLDER
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -26,13 +27,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="a new folder, or one begun before")
     args = parser.parse_args(argv)
     folder = existing_folder(args.save_path)
-    _check_begun(args.to)
-    found = [path for path in sorted(folder.rglob("*.json")) if args.to not in path.parents]
+    _check_begun(args.to, args.format)
+    beyond = args.to.resolve()
+    found = [path for path in sorted(folder.rglob("*.json")) if beyond not in path.resolve().parents]
     records = {path: read_record(path) for path in found}
     kept = {path: record for path, record in records.items() if record and {"indices", "synthetic"} & record.keys()}
     if not kept:
         raise UserError(f"no record of a subset or of learned images below {folder}; run main.py first")
-    write_json(args.to / INDEX, {"meaning": KEPT, "complete": False})
+    write_json(args.to / INDEX, {"meaning": KEPT, "format": args.format, "complete": False})
     entries = []
     for path, record in tqdm(kept.items(), desc="publishing", disable=None, leave=False):
         place = path.relative_to(folder).with_suffix("")
@@ -40,16 +42,25 @@ def main(argv: list[str]) -> int:
         if not (to.is_dir() and any(to.iterdir())):
             write_images(path, to) if "synthetic" in record else write_subset(taken(path), args.format, to)
         entries.append(_entry(place, record))
-    write_json(args.to / INDEX, {"meaning": KEPT, "complete": True, "sets": entries})
+    write_json(args.to / INDEX, {"meaning": KEPT, "format": args.format, "complete": True, "sets": entries})
     print(f"{len(entries)} sets: {args.to / INDEX}", file=sys.stderr)
     return 0
 
 
-def _check_begun(folder: Path) -> None:
-    """Raise UserError for a folder that holds other things than what a call before wrote."""
+def _check_begun(folder: Path, kind: str) -> None:
+    """Raise UserError for a folder that holds other things than what a call before wrote, in the same format."""
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INDEX).is_file())):
         raise UserError(f"{folder} exists and is not empty; name a new folder (--to)")
+    if (folder / INDEX).is_file() and (begun := _format_of(folder / INDEX)) != kind:
+        raise UserError(f"{folder} was begun with --format {begun}; give that, or a new folder (--to)")
     check_writable(folder)
+
+
+def _format_of(index: Path) -> object:
+    try:
+        return json.loads(index.read_text(encoding="utf-8"))["format"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{index} is no index of published sets; name a new folder (--to)") from None
 
 
 def _entry(place: Path, record: dict) -> dict[str, object]:

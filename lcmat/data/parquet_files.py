@@ -83,7 +83,7 @@ def _declared(folder: Path) -> dict[str, Splits] | None:
         TypeError,
         ValueError,
         AttributeError,
-        NotImplementedError,
+        NotImplementedError,  # Path.glob's word for a pattern that is an absolute path
         RecursionError,
     ):
         return None  # none, or not of this kind: the folders say

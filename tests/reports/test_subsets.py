@@ -101,6 +101,17 @@ def test_all_is_published_and_a_stopped_call_is_gone_on_from(folder: Path, tmp_p
     assert [path for path in after if after[path] != before[path]] == [uniform / "data.parquet"]
 
 
+def test_another_format_is_not_mixed_in(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is there would stay as it was, under an index that says otherwise."""
+    to = tmp_path / "published"
+    assert call(folder / "result", "--to", to, "--format", "csv", command=publish.main) == 0
+    assert call(folder / "result", "--to", to, "--format", "npy", command=publish.main) == 2
+    assert "was begun with --format csv" in capsys.readouterr().err
+    (to / "index.json").write_text("{}")
+    assert call(folder / "result", "--to", to, "--format", "csv", command=publish.main) == 2
+    assert "is no index of published sets" in capsys.readouterr().err
+
+
 def test_names_of_an_image_folder_come_with_the_indices(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for name in ("cat", "dog"):
