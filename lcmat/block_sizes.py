@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from lcmat.scoped import Scoped
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,6 @@ class BlockSizes:
     compiled: int = 2000
 
 
-_sizes: ContextVar[BlockSizes] = ContextVar("sizes", default=BlockSizes())  # noqa: B039 (frozen)
-
-
-def at_once() -> BlockSizes:
-    """Return the sizes that hold here."""
-    return _sizes.get()
-
-
-@contextmanager
-def sized(**changes: int) -> Iterator[None]:
-    """Let other sizes hold inside, by name."""
-    token = _sizes.set(replace(_sizes.get(), **changes))
-    try:
-        yield
-    finally:
-        _sizes.reset(token)
+# at_once() returns the sizes that hold here; `with sized(name=value): …` lets others hold inside.
+at_once = Scoped("sizes", BlockSizes())
+sized = at_once.changed

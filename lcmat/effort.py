@@ -6,10 +6,9 @@ on a few samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from lcmat.scoped import Scoped
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,6 @@ class Effort:
     most_dense: int = 6000
 
 
-_effort: ContextVar[Effort] = ContextVar("effort", default=Effort())  # noqa: B039 (frozen)
-
-
-def effort() -> Effort:
-    """Return the thresholds that hold here."""
-    return _effort.get()
-
-
-@contextmanager
-def limited_effort(**changes: int) -> Iterator[None]:
-    """Let other thresholds hold inside, by name."""
-    token = _effort.set(replace(_effort.get(), **changes))
-    try:
-        yield
-    finally:
-        _effort.reset(token)
+# effort() returns the thresholds that hold here; `with limited_effort(name=value): …` lets others hold inside.
+effort = Scoped("effort", Effort())
+limited_effort = effort.changed
