@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -176,13 +176,17 @@ def check_fits(path: Path, value: object, expected: Expected) -> None:
         raise UserError(f"checkpoint {path} does not fit this run: {wrong}; remove it or leave --resume out")
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a .npz file, never code, and compare their checksums; errors as in `load_tensors`."""
+def load_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz file, never code, and compare their checksums; errors as in `load_tensors`.
+
+    only: these, as far as they are there; the others are not looked at.
+    """
     with _reading(path, ".npz") as file:
-        _compare_checksums(file)
-        file.seek(0)
+        if only is None:
+            _compare_checksums(file)
+            file.seek(0)
         with np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files if only is None or name in only}
         if other := [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]:
             raise ValueError(f"{other[0]} is no array")
     return arrays

@@ -35,7 +35,8 @@ def true_or_false(text: str) -> bool:
     return values[text.lower()]
 
 
-def _size(text: str) -> int:
+def size(text: str) -> int:
+    """Parse a number of bytes, such as 4GB."""
     try:
         return parse_size(text)
     except UserError as error:
@@ -104,7 +105,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add(
         "--signals",
         metavar="FILE",
-        help="select from a .npz of features, logits and labels; write indices, no training",
+        help="select from a .npz of features, logits and labels, or a folder of shards; write indices, no training",
     )
     add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
     add("--pixel_mean", nargs="+", **FLOAT, help="mean to scale pixels in [0, 1] by, of all channels or of each")
@@ -180,7 +181,7 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
     )
     add(
         "--memory",
-        type=_size,
+        type=size,
         metavar="SIZE",
         help="for distances that are kept, as 4GB (default: a quarter of what is free)",
     )

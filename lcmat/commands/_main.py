@@ -14,8 +14,10 @@ from lcmat.reports.continual import continual_markdown, write_continual
 from lcmat.runs import Job, queue
 from lcmat.runs.export import check_export, export
 from lcmat.runs.selection import select_to_files
+from lcmat.runs.sharded import select_from_shards
 from lcmat.runs.signal_files import Selected, load_signals, select_from
 from lcmat.selection import Subset
+from lcmat.signals import Shards, open_shards
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,14 +75,17 @@ def _export(args: argparse.Namespace, job: Job, subset: Subset) -> None:
 
 
 def _select_from_signals(args: argparse.Namespace) -> int:
-    """Select from a file of signals, without images, networks or training; write the indices."""
+    """Select from a file or folder of signals, without images, networks or training; write the indices."""
     request = request_of(args, REGISTRY)
-    path = Path(args.signals)
-    signals = load_signals(path)
+    path, settings = Path(args.signals), request.settings
+    signals = open_shards(path) if path.is_dir() else load_signals(path)
     with planning.machine([request]):
         for run in request.runs():
-            asked = Selected.of(run, request.settings.balance, request.settings.quota)
-            subset, text = select_from(path, signals, asked, request.settings.save_path)
+            asked = Selected.of(run, settings.balance, settings.quota)
+            if isinstance(signals, Shards):
+                subset, text = select_from_shards(signals, asked, settings.save_path, settings.overwrite)
+            else:
+                subset, text = select_from(path, signals, asked, settings.save_path)
             cost = "" if subset.cost is None else f", L = {subset.cost:.6g}"
             print(
                 f"{run.method.name}, seed {run.seed}: {len(subset):,} of {len(signals):,} samples{cost}: {text}",

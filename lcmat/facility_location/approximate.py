@@ -59,7 +59,7 @@ def cover(
     distance: Distance,
     budget: int,
     generator: torch.Generator,
-    greedy: str = "exact",
+    greedy: str | SecondRound = "exact",
     rows: int | None = None,
     parts: int | None = None,
 ) -> Cover:
@@ -67,11 +67,13 @@ def cover(
 
     rows: over how many samples gains are taken, by default max(20,000, 5 · budget); parts: see `partition`.
     """
+    if isinstance(greedy, SecondRound):
+        return greedy.cover(distance)
     greedy = lookup("greedy", greedy, GREEDY)
     if greedy == "exact":
         return facility_location(distance, budget)
     check_budget(budget, len(distance))
-    rows = min(len(distance), rows or max(SAMPLED_ROWS, ROWS_FOR_EACH_PICK * budget))
+    rows = rows_for(len(distance), budget, rows)
     if greedy == "stochastic":
         picks = stochastic(distance, budget, generator, rows)
     else:
@@ -86,7 +88,7 @@ def stochastic(distance: Distance, budget: int, generator: torch.Generator, rows
     Source: Mirzasoleiman et al., Lazier Than Lazy Greedy, AAAI 2015, Algorithm 1.
     """
     n, device = len(distance), distance.device
-    clients = _some(n, rows, generator, device)
+    clients = some(n, rows, generator).to(device)
     size = min(n, math.ceil(n / budget * math.log(1 / EPSILON)))
     bounds = torch.full((n,), math.inf, dtype=torch.float64, device=device)  # of the gains; −∞ for what is chosen
     picks, current = [], None
@@ -136,29 +138,103 @@ def partition(
     does not grow with the number of parts.
     Source: Mirzasoleiman et al., Distributed Submodular Maximization (GreeDi), NeurIPS 2013, Algorithm 2.
     """
-    n, device = len(distance), distance.device
-    if parts is None:
-        parts = max(1, min(-(-n // effort().part), n // (2 * budget)))
-    order, parts = torch.randperm(n, generator=generator).to(device), min(parts, n)
-    least = TIMES_ITS_SHARE * -(-budget // parts)
+    device, rounds = distance.device, Rounds.of(len(distance), budget, rows, parts)
     chosen = []
-    for part in tqdm(order.tensor_split(parts), desc="parts", disable=None, leave=False):
-        part = part.sort().values
-        wanted = min(budget, max(math.ceil(SHARE_OF_A_PART * len(part)), least), len(part))
-        chosen.append(part[facility_location(distance.among(part), wanted).indices])
-    offered = torch.cat([picks[: max(effort().offered // parts, least)] for picks in chosen])
-    clients = _some(n, rows, generator, device)
-    positions = torch.arange(len(clients) + len(offered), device=device)
+    for part in tqdm(rounds.random_parts(generator), desc="parts", disable=None, leave=False):
+        part = part.to(device)
+        chosen.append(part[facility_location(distance.among(part), rounds.wanted(len(part))).indices])
+    clients, judges = rounds.clients_and_judges(chosen, generator)
+    return second_round(distance, rounds, chosen, clients.to(device), judges.to(device))
+
+
+def rows_for(n: int, budget: int, rows: int | None) -> int:
+    """Return over how many samples gains are taken."""
+    return min(n, rows or max(SAMPLED_ROWS, ROWS_FOR_EACH_PICK * budget))
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How the two rounds of `partition` go: of n samples `budget` in so many parts, gains over so many rows."""
+
+    n: int
+    budget: int
+    rows: int
+    parts: int
+
+    @staticmethod
+    def of(n: int, budget: int, rows: int | None, parts: int | None) -> Rounds:
+        """Return the rounds with what the user leaves open filled in."""
+        if parts is None:
+            parts = max(1, min(-(-n // effort().part), n // (2 * budget)))
+        return Rounds(n, budget, rows_for(n, budget, rows), min(parts, n))
+
+    def random_parts(self, generator: torch.Generator) -> list[Tensor]:
+        """Return the numbers below n in random parts, each ascending."""
+        order = torch.randperm(self.n, generator=generator)
+        return [part.sort().values for part in order.tensor_split(self.parts)]
+
+    def wanted(self, size: int) -> int:
+        """Return how many samples a part of this size chooses."""
+        return min(self.budget, max(math.ceil(SHARE_OF_A_PART * size), self._least), size)
+
+    @property
+    def offered(self) -> int:
+        """How many of what a part chose are offered to the second round at most."""
+        return max(effort().offered // self.parts, self._least)
+
+    @property
+    def _least(self) -> int:
+        return TIMES_ITS_SHARE * -(-self.budget // self.parts)
+
+    def clients_and_judges(self, chosen: list[Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return random rows that the second round's gains are over, and others, to tell the better solution by.
+
+        Of these there are none where no part's choice is a solution by itself.
+        """
+        clients = some(self.n, self.rows, generator)
+        solutions = 1 + sum(len(picks) == self.budget for picks in chosen)
+        if solutions == 1:
+            return clients, clients[:0]
+        # Not the rows that the second round was fitted to.
+        judges = min(self.rows, max(1, effort().judgements // (solutions * self.budget)))
+        return clients, some(self.n, judges, generator)
+
+
+def second_round(distance: Distance, rounds: Rounds, chosen: list[Tensor], clients: Tensor, judges: Tensor) -> Tensor:
+    """Choose from what the parts offer, (m,), unless what one part chose is better on the judges; see `partition`."""
+    budget = rounds.budget
+    offered = torch.cat([picks[: rounds.offered] for picks in chosen])
+    positions = torch.arange(len(clients) + len(offered), device=distance.device)
     both = distance.among(torch.cat([clients, offered]))
     second = Between(both, positions[: len(clients)], positions[len(clients) :]).hold()
     found = offered[incremental_greedy(second, second.columns, *second.sums(), budget, own=False)[0].indices]
     solutions = [found, *(picks for picks in chosen if len(picks) == budget)]
     if len(solutions) == 1:
         return found
-    # Not the rows that the second round was fitted to.
-    judges = _some(n, min(rows, max(1, effort().judgements // (len(solutions) * budget))), generator, device)
     costs = [float(nearest_distances(distance, solution, judges).sum()) for solution in solutions]
     return solutions[costs.index(min(costs))]
+
+
+@dataclass(frozen=True)
+class SecondRound:
+    """What the second round of `partition` takes where no more of a group is at hand: given in the place of a greedy.
+
+    chosen: what each part chose; clients, judges: see `second_round`; sample: of the group at random, to estimate the
+    cost from. All as positions in what is at hand.
+    """
+
+    rounds: Rounds
+    chosen: list[Tensor]
+    clients: Tensor
+    judges: Tensor
+    sample: Tensor
+
+    def cover(self, distance: Distance) -> Cover:
+        """Choose, and estimate the cost."""
+        picks = second_round(distance, self.rounds, self.chosen, self.clients, self.judges)
+        others = self.sample[~torch.isin(self.sample, picks)]
+        own = torch.arange(len(picks), device=picks.device)
+        return _cover_of(distance, picks, torch.cat([picks, others]), own, self.rounds.n - len(picks))
 
 
 @dataclass(frozen=True)
@@ -214,11 +290,17 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     n, m, device = len(distance), len(picks), distance.device
     count = max(2, effort().evaluations // m - m)  # of the others
     if n - m <= count:
-        clients, own, weight = torch.arange(n, device=device), picks, 1.0
-    else:
-        others = torch.ones(n, dtype=torch.bool, device=device).index_fill(0, picks, False).nonzero()[:, 0]
-        sample = others[_some(len(others), count, generator, device)]
-        clients, own, weight = torch.cat([picks, sample]), torch.arange(m, device=device), len(others) / len(sample)
+        return _cover_of(distance, picks, torch.arange(n, device=device), picks, n - m)
+    others = torch.ones(n, dtype=torch.bool, device=device).index_fill(0, picks, False).nonzero()[:, 0]
+    sample = others[some(len(others), count, generator).to(device)]
+    return _cover_of(distance, picks, torch.cat([picks, sample]), torch.arange(m, device=device), n - m)
+
+
+def _cover_of(distance: Distance, picks: Tensor, clients: Tensor, own: Tensor, others: int) -> Cover:
+    """Return the Cover of picks (m,) by clients, which `own` places among; the rest of these stand for all others."""
+    m, device = len(picks), distance.device
+    sampled = len(clients) - m
+    weight = others / sampled if sampled else 1.0
     weights = torch.full((len(clients),), weight, dtype=torch.float64, device=device)
     weights[own] = 1
     nearest, costs, moves = torch.empty_like(weights), 0, Moves(device)
@@ -243,7 +325,7 @@ def covering(distance: Distance, picks: Tensor, generator: torch.Generator) -> C
     sizes, transfers = moves.clusters(m, weights)
     if weight == 1:
         return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes.long(), transfers, exact=False)
-    error = float(nearest[m:].std()) * math.sqrt(len(sample) * (1 - len(sample) / len(others)))
+    error = float(nearest[m:].std()) * math.sqrt(sampled * (1 - sampled / others))
     return Cover(picks, -costs.diff(prepend=costs[:1]), costs, sizes, None, exact=False, cost_error=weight * error)
 
 
@@ -261,6 +343,6 @@ def _rows_at_once(width: int) -> int:
     return max(now.least_rows, min(now.tile_rows, 8 * now.elements // width))
 
 
-def _some(n: int, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def some(n: int, count: int, generator: torch.Generator) -> Tensor:
     """Return `count` of the numbers below n at random, ascending; all of them if there are no more."""
-    return torch.randperm(n, generator=generator)[:count].sort().values.to(device)
+    return torch.randperm(n, generator=generator)[:count].sort().values

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from lcmat import records
 from lcmat.errors import UserError, suggest
 from lcmat.files import load_arrays, sha256_of
@@ -17,6 +19,7 @@ from lcmat.signals.signals import DYNAMICS
 MAIN = ("features", "logits", "labels", "scale")
 VALIDATION = tuple(f"validation_{name}" for name in MAIN)
 OF_THE_LAYER = ("bias", "class_names")
+KNOWN = (*MAIN, *DYNAMICS, *VALIDATION, *OF_THE_LAYER)
 
 
 def load_signals(path: Path) -> Signals:
@@ -29,19 +32,7 @@ def load_signals(path: Path) -> Signals:
     Raises UserError that names what is wrong.
     """
     path = Path(path)
-    try:
-        arrays = load_arrays(path)
-    except UserError as error:
-        if "Python objects" in str(error):
-            how = "an array in it holds Python objects: make numbers of them, or text by .astype(str)"
-            raise UserError(f"cannot read {path} (--signals): {how}") from None
-        raise UserError(f"{error} (--signals); save it by numpy.savez(…, features=…)") from None
-    known = (*MAIN, *DYNAMICS, *VALIDATION, *OF_THE_LAYER)
-    for name in arrays:
-        if name not in known:
-            raise UserError(f"{path} holds an unknown array '{name}'{suggest(name, known)}")
-    if "labels" not in arrays:
-        raise UserError(f"{path} holds no array 'labels', one integer per sample")
+    arrays = read_arrays(path)
     dynamics = {name: arrays[name] for name in DYNAMICS if name in arrays}
     validation = {name.removeprefix("validation_"): arrays[name] for name in VALIDATION if name in arrays}
     layer = {name: arrays[name] for name in OF_THE_LAYER if name in arrays}
@@ -54,6 +45,23 @@ def load_signals(path: Path) -> Signals:
         return signals
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a .npz file of signals; raise UserError for one that holds other things, or no labels."""
+    try:
+        arrays = load_arrays(path)
+    except UserError as error:
+        if "Python objects" in str(error):
+            how = "an array in it holds Python objects: make numbers of them, or text by .astype(str)"
+            raise UserError(f"cannot read {path} (--signals): {how}") from None
+        raise UserError(f"{error} (--signals); save it by numpy.savez(…, features=…)") from None
+    for name in arrays:
+        if name not in KNOWN:
+            raise UserError(f"{path} holds an unknown array '{name}'{suggest(name, KNOWN)}")
+    if "labels" not in arrays:
+        raise UserError(f"{path} holds no array 'labels', one integer per sample")
+    return arrays
 
 
 @dataclass(frozen=True)
@@ -78,12 +86,17 @@ def select_from(path: Path, signals: Signals, asked: Selected, save_path: Path) 
     Both files lie at SAVE_PATH/<name of the file>/<method>/fraction<f>-seed<s>-<hash of all that determines them>,
     without a suffix. Returns the subset and the path of the indices.
     """
-    method, size, how = asked.method, asked.size, asked.how
-    subset = select_with(method, signals, **size, **how)
-    key = records.config_hash({"signals": sha256_of(path), "selection": method.name, **size, **how})
-    share = f"{size['fraction']:g}" if "fraction" in size else f"{size['budget'] / len(signals):g}"
-    stem = Path(save_path) / f"signals-{path.stem}" / method.name / f"fraction{share}-seed{how['seed']}-{key}"
+    subset = select_with(asked.method, signals, **asked.size, **asked.how)
+    stem = place_of(path, sha256_of(path), len(signals), asked, save_path)
     subset.save(stem.with_name(f"{stem.name}.npz"))
     text = stem.with_name(f"{stem.name}.txt")
     subset.save_text(text)
     return subset, text
+
+
+def place_of(path: Path, digest: str, count: int, asked: Selected, save_path: Path) -> Path:
+    """Return where a selection lies, without a suffix; path, digest, count: of the signals."""
+    size, how, name = asked.size, asked.how, asked.method.name
+    key = records.config_hash({"signals": digest, "selection": name, **size, **how})
+    share = f"{size['fraction']:g}" if "fraction" in size else f"{size['budget'] / count:g}"
+    return Path(save_path) / f"signals-{path.stem}" / name / f"fraction{share}-seed{how['seed']}-{key}"

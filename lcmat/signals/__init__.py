@@ -6,7 +6,18 @@ The constants of what methods may need stand here, too. What is computed from si
 
 from lcmat.signals.networks import linear_head, signals_of_batches, take_signals
 from lcmat.signals.released import Taking
+from lcmat.signals.shards import Shards, open_shards, write_shards
 from lcmat.signals.signals import Signals
 from lcmat.signals.weights import load_weights
 
-__all__ = ["Signals", "Taking", "linear_head", "load_weights", "signals_of_batches", "take_signals"]
+__all__ = [
+    "Shards",
+    "Signals",
+    "Taking",
+    "linear_head",
+    "load_weights",
+    "open_shards",
+    "signals_of_batches",
+    "take_signals",
+    "write_shards",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,6 +88,12 @@ class Signals:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def class_sizes(self) -> np.ndarray:
+        """How many samples of each class there are, (C,): of as many classes as logits have columns, or labels name."""
+        classes = int(self.labels.max()) + 1 if self.logits is None else self.logits.shape[1]
+        return torch.bincount(self.labels, minlength=classes).cpu().numpy()
 
     @property
     def matrices(self) -> tuple[Tensor, ...]:

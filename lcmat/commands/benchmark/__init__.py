@@ -21,12 +21,12 @@ def main(argv: list[str]) -> int:
     # Here, since processes whose memory is measured come through this file, too.
     import torch
 
-    from lcmat.commands.benchmark import condensing, selecting, training
+    from lcmat.commands.benchmark import condensing, selecting, sharding, training
     from lcmat.commands.benchmark.measuring import neighbour
     from lcmat.hardware import default_threads
 
-    benchmarks = selecting.BENCHMARKS | training.BENCHMARKS | condensing.BENCHMARKS
-    args = _parsed(argv, list(benchmarks), selecting.SIZES)
+    benchmarks = selecting.BENCHMARKS | training.BENCHMARKS | condensing.BENCHMARKS | sharding.BENCHMARKS
+    args = _parsed(argv, list(benchmarks), selecting.SIZES, sharding.SIZES)
     torch.set_num_threads(args.threads or default_threads())
     folder = Path(args.save_path) / "benchmarks" / ("neighbour" if args.neighbour else "")
     check_writable(folder)
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _parsed(argv: list[str], names: list[str], sizes: Sequence[int]) -> argparse.Namespace:
+def _parsed(argv: list[str], names: list[str], sizes: Sequence[int], sharded: Sequence[int]) -> argparse.Namespace:
     """Return what a command line says; raise UserError for what cannot be."""
     parser = Parser(prog="python -m lcmat benchmark", allow_abbrev=False)
     add = parser.add_argument
@@ -52,13 +52,16 @@ def _parsed(argv: list[str], names: list[str], sizes: Sequence[int]) -> argparse
     add("--data_path", default="data", metavar="DIR", help="where CIFAR-10 is")
     add("--cache_path", default="cache", metavar="DIR", help="folder for signals and temporary files")
     add("--pretrained", metavar="FILE", help="state dict of a ResNet-18 for CIFAR-10: real signals come from it")
-    add("--whole", default=False, **SWITCH, help="imagenet: all classes; scale: a million samples (an hour)")
+    add(
+        "--whole", default=False, **SWITCH, help="imagenet: all classes; scale: a million; shards: ten millions (hours)"
+    )
     add("--samples", type=int, default=50_000, metavar="N", help="selection: samples")
-    add("--features", type=int, default=512, metavar="N", help="selection: features of each")
+    add("--features", type=int, default=512, metavar="N", help="selection, shards: features of each")
     add("--classes", type=int, default=10, metavar="N", help="selection: classes")
     add("--fraction", type=float, default=0.1, metavar="X", help="selection: share to select")
-    add("--methods", nargs="+", metavar="METHOD", help="selection: which methods (default: all on signals alone)")
+    add("--methods", nargs="+", metavar="METHOD", help="selection, shards: which (selection: all on signals alone)")
     add("--sizes", nargs="+", type=int, default=sizes, metavar="N", help="scale: samples of the class")
+    add("--shard_samples", nargs="+", type=int, default=sharded, metavar="N", help="shards: how many samples")
     add(
         "--images",
         type=int,

@@ -3,6 +3,7 @@
 Each function returns the seconds of its runs, and facts to keep beside them.
 """
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import torch
 import methods
 from lcmat.commands.benchmark import plain
 from lcmat.commands.benchmark.measuring import one_class, synthetic_signals, timed
-from lcmat.distances import Matrix
+from lcmat.distances import LossCurvatureDistance, Matrix
 from lcmat.facility_location import facility_location
+from lcmat.facility_location.approximate import nearest_distances
 from lcmat.files import load_tensors
 from lcmat.hardware import peak_memory
-from lcmat.signals import Signals
+from lcmat.memory_limit import limited
+from lcmat.runs.sharded import select_from_shards
+from lcmat.runs.signal_files import Selected
+from lcmat.signals import Signals, open_shards
 
 # ImageNet: images, classes, features of a ResNet-50.
 IMAGES, CLASSES, FEATURES = 1_281_167, 1000, 2048
@@ -107,3 +112,23 @@ def one_method(name: str, setting: dict) -> list[float]:
     needs = methods.get(name).fields | {"features", "logits", "labels"}
     signals = type(signals)(**{field: getattr(signals, field) for field in needs})
     return timed(lambda: methods.select(signals, name, fraction=setting["fraction"]), setting["runs"])
+
+
+def from_shards(folder: Path, name: str, options: dict) -> tuple[list[float], dict]:
+    """Select with one method from shards, class by class; options: the fraction, and those of the method."""
+    shards = open_shards(folder)
+    asked = Selected(methods.get(name), {"fraction": options["fraction"]}, {"seed": 0, **options["how"]})
+    found = []
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as place, limited(MEMORY):
+            found.append(select_from_shards(shards, asked, Path(place), overwrite=False)[0])
+
+    seconds = timed(work, 1)
+    return seconds, {"picks": len(found[0]), "classes": len(shards.class_sizes), "chosen": found[0].indices.tolist()}
+
+
+def cost_of(folder: Path, picks: list[int], how: dict) -> float:
+    """Return the cost of picks from shards that hold one class, by every sample's distance to the nearest of them."""
+    distance = LossCurvatureDistance(open_shards(folder).part(0), how["rho"], how["K"])
+    return float(nearest_distances(distance, torch.tensor(picks), torch.arange(len(distance))).sum())
