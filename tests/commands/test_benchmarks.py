@@ -15,7 +15,7 @@ import methods
 from lcmat.command_line.options import run_command_line
 from lcmat.commands import benchmark
 from lcmat.commands.benchmark import measuring as benchmarks
-from lcmat.commands.benchmark import plain, selecting, training, work
+from lcmat.commands.benchmark import plain, selecting, sharding, training, work
 from lcmat.commands.benchmark.measuring import Report, measured, one_class, synthetic_signals, timed
 from lcmat.data.splits import Dataset, TensorSplit
 from lcmat.training import Compute
@@ -320,3 +320,25 @@ def test_the_inner_loop_is_measured_and_tabulated(tmp_path: Path, monkeypatch: p
 def test_real_signals_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run_command_line(benchmark.main, ["lcmat", "--save_path", str(tmp_path)]) == 2
     assert "--pretrained" in capsys.readouterr().err
+
+
+# ---- selection from shards ------------------------------------------------------------------------------------------
+
+
+def test_selection_from_shards_is_measured_and_extrapolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made up for it on the disk is removed again. In this process, without its memory."""
+
+    def here(function: Callable, *arguments: object) -> dict:
+        seconds, facts = function(*arguments)
+        return {"seconds": seconds, "median": seconds[0], "peak_bytes": 2**30, **facts}
+
+    monkeypatch.setattr(sharding, "measured", here)
+    words = ["shards", "--shard_samples", "400", "1200", "--features", "4", "--methods", "KMedoids", "LCMat-S"]
+    places = ["--save_path", str(tmp_path), "--cache_path", str(tmp_path / "cache")]
+    assert run_command_line(benchmark.main, [*words, *places]) == 0
+    rows = json.loads((tmp_path / "benchmarks" / "shards.json").read_text())["measurements"]
+    assert rows["LCMat-S 1200"]["classes"] == rows["LCMat-S 1200"]["picks"] == 12
+    assert rows["one class, partition"]["cost"] == pytest.approx(rows["one class, exact"]["cost"], rel=0.02)
+    text = (tmp_path / "benchmarks" / "shards.md").read_text()
+    assert "1,000,000,000 samples on 100 such machines would take: KMedoids: " in text
+    assert list((tmp_path / "cache" / "benchmarks").iterdir()) == []
