@@ -13,7 +13,7 @@ from lcmat.selection import Context, Method, Picks
 from lcmat.selection.context import NETWORK
 from lcmat.selection.ranking import ranked
 from lcmat.signals import Signals
-from lcmat.training import evaluation_mode
+from lcmat.training.compute import evaluation_mode
 
 
 def cal(signals: Signals, budget: int, generator: torch.Generator, *, neighbours: int = 10) -> Picks:

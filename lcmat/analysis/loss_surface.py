@@ -16,7 +16,8 @@ from lcmat.condensation.matching_step import limits
 from lcmat.data import Split
 from lcmat.last_layer import Difference
 from lcmat.selection import Subset, class_budgets
-from lcmat.training import Compute, evaluation_mode, predictions
+from lcmat.training import Compute, predictions
+from lcmat.training.compute import evaluation_mode
 
 
 def stratified(labels: Tensor, count: int) -> Tensor:

@@ -17,7 +17,8 @@ from lcmat.block_sizes import at_once
 from lcmat.data import Split
 from lcmat.errors import UserError
 from lcmat.memory_limit import OF_A_MATRIX, fits
-from lcmat.training import Compute, evaluation_mode
+from lcmat.training import Compute
+from lcmat.training.compute import evaluation_mode
 
 
 @dataclass(frozen=True, eq=False)

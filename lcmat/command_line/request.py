@@ -24,7 +24,7 @@ from lcmat.selection import Method
 from lcmat.selection.quota import with_quota
 from lcmat.selection.sampler import Sampler
 from lcmat.signals import Taking
-from lcmat.training import WEIGHTS_BY
+from lcmat.training.losses import WEIGHTS_BY
 
 PROTOCOLS = ("whole", "continual", "dynamic")
 COLUMNS = ("image_column", "label_column", "train_split", "test_split", "config_name")

@@ -32,7 +32,8 @@ from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import Synthetic, initial, read
 from lcmat.expected import each, fields, like, real, row, whole
 from lcmat.files import check_fits, load_checkpoint, save_tensors
-from lcmat.training import DivergedError, of_optimizer
+from lcmat.training import DivergedError
+from lcmat.training.recipe import of_optimizer
 
 # Images further out than this many standard deviations of the data come from too large a step.
 FARTHEST = 100.0

@@ -14,7 +14,8 @@ from lcmat.condensation.condenser import Task, real_batch
 from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import read
 from lcmat.expected import Expected, fields, like
-from lcmat.training import chunks, mixed_cross_entropy, of_optimizer
+from lcmat.training.losses import mixed_cross_entropy
+from lcmat.training.recipe import chunks, of_optimizer
 
 SETTLING = 16  # images of each class that BatchNorm's statistics are taken from, as in the published code
 

@@ -17,7 +17,8 @@ from lcmat.runs.kind import Exemplars
 from lcmat.runs.setup import Setup
 from lcmat.selection import class_budgets
 from lcmat.selection.sampler import Epoch
-from lcmat.training import Draws, Plan
+from lcmat.training import Draws
+from lcmat.training.recipe import Plan
 
 
 @dataclass(frozen=True)

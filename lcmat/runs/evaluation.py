@@ -17,7 +17,9 @@ from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
 from lcmat.runs.setup import Setup
-from lcmat.training import Draws, History, Recipe, SampleWeights, Watch, accuracy, history_of, of_history, train
+from lcmat.training import Draws, Recipe, Watch, accuracy, train
+from lcmat.training.history import History, history_of, of_history
+from lcmat.training.losses import SampleWeights
 
 _SGD = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
 # How the literature trains on synthetic images. zhao: Zhao & Bilen 2021 (DSA), 2023 (DM); idc: Kim et al. 2022.

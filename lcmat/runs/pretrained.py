@@ -29,7 +29,8 @@ from lcmat.selection.subset import STORED as SUBSET
 from lcmat.signals import Signals, Taking, load_weights, take_signals
 from lcmat.signals.released import batch_scale, take_in_training_mode
 from lcmat.signals.signals import DYNAMICS
-from lcmat.training import TESTS, Checkpoint, History, Recipe, Watch, train
+from lcmat.training import Checkpoint, Recipe, Watch, train
+from lcmat.training.history import TESTS, History
 
 # What a method may need that comes from the pretrained network.
 OF_THE_NETWORK = frozenset({"features", "logits", "dynamics", "validation", "network"})

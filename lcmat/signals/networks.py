@@ -14,7 +14,8 @@ from lcmat.data import Split
 from lcmat.errors import UserError, shown
 from lcmat.signals.loaders import called, in_order, inputs_and_labels
 from lcmat.signals.signals import Signals
-from lcmat.training import Compute, evaluation_mode, predictions
+from lcmat.training import Compute, predictions
+from lcmat.training.compute import evaluation_mode
 
 
 def linear_head(network: nn.Module) -> nn.Linear:

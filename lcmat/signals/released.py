@@ -20,7 +20,9 @@ from lcmat.data import Split
 from lcmat.errors import UserError, lookup
 from lcmat.signals.networks import capture
 from lcmat.signals.signals import Signals
-from lcmat.training import Compute, chunks, evaluation_mode
+from lcmat.training import Compute
+from lcmat.training.compute import evaluation_mode
+from lcmat.training.recipe import chunks
 
 MODES, SCALES = ("eval", "train"), ("sample", "batch")
 

@@ -20,7 +20,8 @@ from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import decoded
 from lcmat.data.splits import Dataset
 from lcmat.files import save_tensors
-from lcmat.training import Compute, DivergedError, chunks
+from lcmat.training import Compute, DivergedError
+from lcmat.training.recipe import chunks
 from tests import oracles
 from tests.condensing import CHEAP, NAMES, Narrow, StoppedError, every_method, made, narrow, task
 

@@ -161,7 +161,7 @@ def test_a_resumed_training_equals_an_undisturbed_one(
     expected = train(whole, split, recipe, compute, **how, checkpoint=Checkpoint(path, 0))
     path.unlink()
     with monkeypatch.context() as patched:
-        patched.setattr("lcmat.training.accuracy", test_or_stop)
+        patched.setattr("lcmat.training.loop.accuracy", test_or_stop)
         with pytest.raises(KeyboardInterrupt):
             train(fresh(), split, recipe, compute, **how, checkpoint=Checkpoint(path, 0))
     history = train(resumed, split, recipe, compute, **how, checkpoint=Checkpoint(path, 0, resume=True))

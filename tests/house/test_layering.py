@@ -104,7 +104,7 @@ PLANTED = {
     "the ground floor imports a wing": ("lcmat/files.py", "from lcmat.data import load"),
     "a wing goes through the library's door": ("lcmat/selection/select.py", "from lcmat import Signals"),
     "the library imports methods": ("lcmat/runs/selection.py", "import methods"),
-    "the library imports networks": ("lcmat/training.py", "from nets import build"),
+    "the library imports networks": ("lcmat/training/loop.py", "from nets import build"),
     "the library imports a command": ("lcmat/runs/queue.py", "from lcmat.commands import tables"),
     "the library imports a script": ("lcmat/runs/queue.py", "import main"),
     "a method imports runs": ("methods/kip.py", "from lcmat.runs import queue"),
@@ -124,13 +124,12 @@ def test_planted_violation_is_found(name: str, source: str) -> None:
 def test_every_wing_has_its_row() -> None:
     """And no row is of a wing that is gone; the ground floor is all else at the top of the library."""
     there = {p.stem for p in (ROOT / "lcmat").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    rows = set(ALLOWED) - {GROUND, "training", "last_layer", "methods", "nets", *(Path(name).stem for name in SCRIPTS)}
+    rows = set(ALLOWED) - {GROUND, "last_layer", "methods", "nets", *(Path(name).stem for name in SCRIPTS)}
     assert there == rows
-    assert (ROOT / "lcmat" / "training.py").exists()
     assert (ROOT / "lcmat" / "last_layer.py").exists()
     drawing = (ROOT / "lcmat" / "README.md").read_text().split("```")[1].strip().splitlines()
-    assert [line.split()[0] for line in drawing[1:]] == [w for w in ALLOWED if w in there | {"training", "last_layer"}]
-    ground = {p.stem for p in (ROOT / "lcmat").glob("[!_]*.py")} - {"training", "last_layer"}
+    assert [line.split()[0] for line in drawing[1:]] == [w for w in ALLOWED if w in there | {"last_layer"}]
+    ground = {p.stem for p in (ROOT / "lcmat").glob("[!_]*.py")} - {"last_layer"}
     assert set(drawing[0].partition("   ")[0].split()) == ground
 
 

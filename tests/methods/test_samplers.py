@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import methods
-from lcmat import UserError, training
+from lcmat import UserError
 from lcmat.data import Dataset
 from lcmat.selection.sampler import Epoch
-from lcmat.training import Compute, Draw, Draws, Recipe, train
+from lcmat.training import Compute, Draw, Draws, Recipe, loop, train
 from tests import oracles
 from tests.harness import TINY, call, cli, places, records_in
 
@@ -196,7 +196,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     """The same record, to the last digit: losses are kept with the weights."""
     words = [*TINY, *DYNAMIC, "--selection", name, "--fraction", "0.3", "--test_interval", "1", "--epochs", "8"]
     assert call(*words, *places(tmp_path / "whole")) == 0
-    original, calls = training.accuracy, []
+    original, calls = loop.accuracy, []
 
     def interrupted(*arguments: object) -> float:
         calls.append(1)
@@ -205,7 +205,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
         return original(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "accuracy", interrupted)
+        patched.setattr(loop, "accuracy", interrupted)
         assert call(*words, *places(tmp_path / "broken"), "--checkpoint_interval", "0") == 130
     assert len(list((tmp_path / "broken" / "cache" / "checkpoints").glob("*.pt"))) == 1
     assert call(*words, *places(tmp_path / "broken"), "--resume") == 0
@@ -217,7 +217,7 @@ def test_weights_of_a_draw_reach_the_loss(digits: Dataset, compute: Compute, mon
     """Each sample's with its own loss, and losses come back to the next draw."""
     seen: list[Tensor] = []
     told: list[Tensor] = []
-    original = training.mixed_cross_entropy
+    original = loop.mixed_cross_entropy
 
     def noting(logits: Tensor, labels: Tensor, weights: Tensor | None, mix: object) -> Tensor:
         seen.append(weights)
@@ -227,7 +227,7 @@ def test_weights_of_a_draw_reach_the_loss(digits: Dataset, compute: Compute, mon
         told.append(losses.clone())
         return Draw(torch.arange(40).flip(0), torch.arange(40).flip(0) / 10)
 
-    monkeypatch.setattr(training, "mixed_cross_entropy", noting)
+    monkeypatch.setattr(loop, "mixed_cross_entropy", noting)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     split, recipe = digits.train.take(torch.arange(50)), Recipe(epochs=2, batch=20, lr=1e-9, scheduler="constant")
     history = train(network, split, recipe, compute, seed=0, draws=Draws(backwards, 40))

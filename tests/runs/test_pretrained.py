@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 import methods
-from lcmat import training
 from lcmat.command_line.method_flags import check_options, options_for
 from lcmat.data import Dataset
 from lcmat.errors import UserError
@@ -21,7 +20,7 @@ from lcmat.runs.job import check as check_jobs
 from lcmat.runs.selection import Selection
 from lcmat.runs.setup import Settings, Setup, make_setup
 from lcmat.selection.subset import Subset
-from lcmat.training import Compute, Recipe
+from lcmat.training import Compute, Recipe, losses
 from tests.networks import TinyNet
 
 FAST = {"outer_steps": 2, "inner_epochs": 1, "iterations": 5, "trials": 2, "inner_steps": 1}
@@ -182,13 +181,13 @@ def test_validation_samples_are_neither_trained_on_nor_selected(
 
 def test_training_gets_the_weights_of_a_weighted_subset(setup_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
-    original = training.weighted_cross_entropy
+    original = losses.weighted_cross_entropy
 
     def spied(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         used.append(weights)
         return original(logits, labels, weights)
 
-    monkeypatch.setattr(training, "weighted_cross_entropy", spied)
+    monkeypatch.setattr(losses, "weighted_cross_entropy", spied)
     own = setup_of(recipe=Recipe(epochs=1, batch=2000))
     make(own, run("LCMat-S"))
     assert used[-1] is None

@@ -10,16 +10,9 @@ from torch import nn
 from lcmat.augmentation.siamese import Mix
 from lcmat.data.splits import Dataset
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
-from lcmat.training import (
-    Compute,
-    Recipe,
-    Watch,
-    mixed_cross_entropy,
-    optimizer_of,
-    scheduler_of,
-    train,
-    weighted_cross_entropy,
-)
+from lcmat.training import Compute, Recipe, Watch, train
+from lcmat.training.losses import mixed_cross_entropy, weighted_cross_entropy
+from lcmat.training.recipe import optimizer_of, scheduler_of
 from tests import oracles
 from tests.condensing import made, narrow, task
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lcmat.data import Dataset, TensorSplit
 from lcmat.errors import UserError
-from lcmat.training import Checkpoint, Compute, Recipe, Watch, optimizer_of, scheduler_of, train
+from lcmat.training import Checkpoint, Compute, Recipe, Watch, train
+from lcmat.training.recipe import optimizer_of, scheduler_of
 from tests import oracles
 from tests.harness import call, cli, places, records
 

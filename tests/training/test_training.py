@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcmat import hardware, seeds, training
+from lcmat import hardware, seeds
 from lcmat.data import Dataset, TensorSplit
 from lcmat.errors import UserError
-from lcmat.training import Checkpoint, Compute, DivergedError, Recipe, SampleWeights, Watch, accuracy, chunks, train
+from lcmat.training import Checkpoint, Compute, DivergedError, Recipe, Watch, accuracy, loop, train
+from lcmat.training.losses import SampleWeights, weighted_cross_entropy
+from lcmat.training.recipe import chunks
 from tests.networks import TinyNet
 
 
@@ -76,7 +78,7 @@ def test_resumed_training_equals_an_undisturbed_one(
         return accuracy(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "accuracy", stop_in_third_epoch)
+        patched.setattr(loop, "accuracy", stop_in_third_epoch)
         with pytest.raises(KeyboardInterrupt):
             train(broken, digits.train, recipe, compute, **options, checkpoint=Checkpoint(checkpoint, 0))
     resumed = small()
@@ -132,10 +134,8 @@ def test_loss_is_weighted() -> None:
     weights = torch.tensor([0.0, 2.0, 1.0, 1.0, 0.5, 1.5], dtype=torch.float64)
     log_p = logits - logits.exp().sum(1, keepdim=True).log()
     expected = sum(-w * log_p[i, y] for i, (w, y) in enumerate(zip(weights, labels, strict=True))) / 6
-    torch.testing.assert_close(training.weighted_cross_entropy(logits, labels, weights), expected)
-    torch.testing.assert_close(
-        training.weighted_cross_entropy(logits, labels, torch.ones(6)), F.cross_entropy(logits, labels)
-    )
+    torch.testing.assert_close(weighted_cross_entropy(logits, labels, weights), expected)
+    torch.testing.assert_close(weighted_cross_entropy(logits, labels, torch.ones(6)), F.cross_entropy(logits, labels))
 
 
 def test_weights_of_mean_one_in_each_batch(digits: Dataset, compute: Compute) -> None:

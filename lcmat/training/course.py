@@ -1,0 +1,105 @@
+"""A training under way: its state from the first epoch to the last, and the checkpoint that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lcmat.data import Split
+from lcmat.expected import array, fields, like, whole
+from lcmat.files import load_checkpoint, save_tensors
+from lcmat.training.compute import Compute
+from lcmat.training.draws import Draws
+from lcmat.training.dynamics import empty_dynamics
+from lcmat.training.history import History, history_of, of_history
+from lcmat.training.losses import SampleWeights
+from lcmat.training.recipe import Plan, Recipe, of_optimizer, optimizer_of, scheduler_of
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """What a training works with, from its first epoch to its last."""
+
+    network: nn.Module
+    split: Split
+    recipe: Recipe
+    compute: Compute
+    seed: int
+    weights: SampleWeights | None
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    history: History
+    earlier: dict[str, Tensor] | None  # (n, C) log-probabilities of the epoch before, as `log_p`
+    plan: Plan
+    draws: Draws | None
+    losses: Tensor | None  # (n,) as `Draws.draw` takes them
+
+
+def begun(
+    network: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    compute: Compute,
+    *,
+    seed: int,
+    weights: SampleWeights | None,
+    dynamics: bool,
+    draws: Draws | None,
+) -> Course:
+    """Put a network in place and make what it is to be trained with."""
+    network.to(compute.device, memory_format=torch.channels_last).train()
+    optimizer = optimizer_of(network, recipe)
+    plan = Plan.of(recipe, len(split) if draws is None else draws.size)
+    scheduler = scheduler_of(optimizer, recipe, plan.epoch_steps)
+    history = History(dynamics=empty_dynamics(plan.epochs, len(split), compute.device) if dynamics else None)
+    earlier = {} if dynamics else None
+    losses = None if draws is None else torch.full((len(split),), torch.nan, device=compute.device)
+    return Course(
+        network, split, recipe, compute, seed, weights, optimizer, scheduler, history, earlier, plan, draws, losses
+    )
+
+
+def store(path: Path, course: Course, epoch: int) -> None:
+    """Write what `restore` reads after `epoch` epochs."""
+    state = {
+        "epoch": epoch,
+        "network": course.network.state_dict(),
+        "optimizer": course.optimizer.state_dict(),
+        "scheduler": course.scheduler.state_dict(),
+        "history": vars(course.history),
+    }
+    state |= {} if course.earlier is None else {"earlier": course.earlier}
+    save_tensors(path, state | ({} if course.losses is None else {"losses": course.losses}))
+
+
+def restore(path: Path, course: Course) -> int:
+    """Put a training where a checkpoint left it; return how many epochs that had. Raises UserError if it is damaged."""
+    network, optimizer, scheduler, history = course.network, course.optimizer, course.scheduler, course.history
+    expected = {
+        "epoch": whole(1, course.plan.epochs - 1),
+        "network": like(network.state_dict()),
+        "optimizer": of_optimizer(optimizer),
+        "scheduler": like(scheduler.state_dict()),
+        "history": of_history(like(history.dynamics)),
+    }
+    if course.earlier is not None:
+        expected["earlier"] = fields({"log_p": array(len(course.split), None)})
+    if course.losses is not None:
+        expected["losses"] = like(course.losses)
+    state = load_checkpoint(path, fields(expected))
+    if course.losses is not None:
+        course.losses.copy_(state["losses"])
+    if course.earlier is not None:
+        course.earlier.update({name: value.to(course.compute.device) for name, value in state["earlier"].items()})
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    kept = history_of(state["history"])
+    if kept.dynamics is not None:
+        device = next(network.parameters()).device
+        kept.dynamics = {name: value.to(device) for name, value in kept.dynamics.items()}
+    vars(history).update(vars(kept))
+    return state["epoch"]
