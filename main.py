@@ -8,17 +8,17 @@ python main.py --help
 
 import sys
 
-from lcmat.command_line import options
+from lcmat.command_line import options, program
 
 
 def main(argv: list[str]) -> int:
     """Run the main job once for every method, fraction, seed and network that the command line names."""
-    options.warn_in_one_line()
+    program.warn_in_one_line()
     args = options.parse(argv)
-    with options.importing():  # it takes seconds, for which --help and a wrong flag do not wait
+    with program.importing():  # it takes seconds, for which --help and a wrong flag do not wait
         from lcmat.commands import _main
     return _main.run(args)
 
 
 if __name__ == "__main__":
-    sys.exit(options.run_command_line(main))
+    sys.exit(program.run_command_line(main))

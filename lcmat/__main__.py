@@ -10,7 +10,7 @@ from types import ModuleType
 
 from lcmat import commands
 from lcmat.command_line import run_command_line
-from lcmat.command_line.options import importing
+from lcmat.command_line.program import importing
 from lcmat.errors import UserError, lookup
 
 

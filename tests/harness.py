@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import main
-from lcmat.command_line.options import run_command_line
+from lcmat.command_line import run_command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 # Sets values by name for the rest of a test.

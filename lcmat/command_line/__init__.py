@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from lcmat.lazy import handed_on
 
 if TYPE_CHECKING:
-    from lcmat.command_line.options import Parser, run_command_line
+    from lcmat.command_line.options import Parser
+    from lcmat.command_line.program import run_command_line
     from lcmat.command_line.registry import Registry
     from lcmat.command_line.request import request_of
     from lcmat.command_line.settings import settings_of
@@ -19,7 +20,7 @@ __getattr__, __dir__ = handed_on(
     __name__,
     {
         "Parser": "options",
-        "run_command_line": "options",
+        "run_command_line": "program",
         "Registry": "registry",
         "request_of": "request",
         "settings_of": "settings",

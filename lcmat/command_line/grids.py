@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcmat.command_line import options
+from lcmat.command_line import options, yaml_files
 from lcmat.command_line.options import Parser
 from lcmat.errors import UserError, one_line, shown, suggest
 
@@ -35,7 +35,7 @@ class Grid:
 
 def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Sequence[str]) -> Grid:
     """Read a grid; flags in `overrides` win over the file's. Raises UserError that names the file and the key."""
-    content = options.read_yaml(path)
+    content = yaml_files.read_yaml(path)
     if not isinstance(content, dict) or "runs" not in content:
         raise UserError(f"{path} is no grid: it must hold 'runs:' with flags of main.py below it")
     for key in content:
@@ -56,7 +56,7 @@ def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Seq
         if both := sorted(map(str, block.keys() & vary.keys())):
             raise UserError(f"{path}: runs: and vary: both give {', '.join(both)}; leave one out")
         for values in itertools.product(*vary.values()):
-            words = options.words_of({**block, **dict(zip(vary, values, strict=True))}, path, parser)
+            words = yaml_files.words_of({**block, **dict(zip(vary, values, strict=True))}, path, parser)
             lines.append(options.parse([*words, *overrides], parser))
     return Grid(path.stem, one_line(content.get("title", path.stem)), lines, _reports(content, path, reports))
 

@@ -1,22 +1,14 @@
-"""The command line of the main job: its flags, and YAML files of defaults. What they mean: `settings`."""
+"""The command line of the main job: its flags. What they mean: `settings`."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import datetime
-import os
-import re
-import signal
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lcmat.errors import UserError, of_the_disk, one_line, shown, suggest
+from lcmat.command_line.yaml_files import nearest, words_in
+from lcmat.errors import UserError
 from lcmat.memory_limit import parse_size
-from lcmat.waiting import give_way
 
 
 class Parser(argparse.ArgumentParser):
@@ -270,14 +262,14 @@ def parse(argv: Sequence[str], parser: Parser | None = None) -> argparse.Namespa
     """
     parser = parser or build_parser()
     first, _ = parser.parse_known_args(list(argv))
-    defaults = _from_yaml(Path(first.config), parser) if first.config else []
+    defaults = words_in(Path(first.config), parser) if first.config else []
     args, extra = parser.parse_known_args([*defaults, *argv])
     args.explicit = _explicit(parser, [*defaults, *argv])
     if extra:
         flags = [word for word in parser._option_string_actions if word.startswith("--")]
         word = extra[0].split("=")[0]
         if word.startswith("-"):
-            raise UserError(f"unknown flag {word}{_nearest(word, flags)}; see --help")
+            raise UserError(f"unknown flag {word}{nearest(word, flags)}; see --help")
         raise UserError(f"unexpected argument '{word}'; see --help")
     for name in OF_MAIN_ALONE:
         if parser.prog != MAIN and getattr(args, name):
@@ -291,189 +283,3 @@ def _explicit(parser: Parser, words: list[str]) -> set[str]:
     blank = argparse.Namespace(**{action.dest: unset for action in parser._actions})
     parser.parse_known_args(words, blank)
     return {name for name, value in vars(blank).items() if value is not unset}
-
-
-def _from_yaml(path: Path, parser: Parser) -> list[str]:
-    """Return the words of a command line that say what a YAML file says, so that types are checked alike."""
-    content = read_yaml(path)
-    if content is None:
-        return []
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold 'flag: value' lines")
-    return words_of(content, path, parser)
-
-
-def read_yaml(path: Path) -> object:
-    """Return what a YAML file holds; raise UserError that says in one line what is wrong with it."""
-    import yaml  # here: most command lines read none
-
-    from lcmat.files import check_regular
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a key that is there twice, of which the last would hold without a word."""
-
-        def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-            node = super().compose_mapping_node(anchor)
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise yaml.composer.ComposerError(None, None, f"{shown(twice[0])} is there twice", node.start_mark)
-            return node
-
-        def construct_scalar(self, node: yaml.Node) -> object:
-            # 010 would be 8, and 1:30 would be 90, as YAML 1.1 has it.
-            if node.tag.endswith((":int", ":float")) and re.match(r"[-+]?0[0-9_]+$|.*:", str(node.value)):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{shown(node.value)} is an octal number or a time; put it in quotes", node.start_mark
-                )
-            return super().construct_scalar(node)
-
-    try:
-        if path.parent not in map(Path, ("/dev/fd", "/proc/self/fd")):  # where a shell puts <(…)
-            check_regular(path)
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (IsADirectoryError, FileNotFoundError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise UserError(f"cannot read {path}: {reason}") from None
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply") from None
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:  # dates, numbers by tag
-        raise UserError(f"{path} holds a value that is none of its kind ({one_line(error)[:80]})") from None
-
-
-def words_of(content: dict, path: Path, parser: Parser) -> list[str]:
-    """Return a mapping from flags to values as the words of a command line; raise UserError that names the file."""
-    known = [word[2:] for word in parser._option_string_actions if word.startswith("--")]
-    known = [word for word in known if word not in ("help", "config")]
-    words = []
-    for key, value in content.items():
-        if key not in known:
-            raise UserError(f"{path}: unknown key {shown(key)}{_nearest(str(key), known)}")
-        if value is None or value == [] or (key == "resume" and value is False):
-            continue
-        if key == "resume" and value is True:
-            words.append("--resume")
-            continue
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{key}", *(_word(f"{path}: {key}", item) for item in values)]
-    try:
-        parser.parse_args(words)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return words
-
-
-def _word(where: str, value: object) -> str:
-    """Return a value as a word of a command line; raise UserError for what is none."""
-    if isinstance(value, float):
-        return f"{value:.17g}"
-    if not isinstance(value, str | int | datetime.date):  # of lists in lists not even the text: they may be endless
-        raise UserError(f"{where} takes numbers, words or a list of them, not a {type(value).__name__}")
-    try:
-        text = str(value)
-    except ValueError:  # an integer of thousands of digits
-        raise UserError(f"{where} has too many digits") from None
-    if "\0" in text or (text.startswith("-") and not re.fullmatch(r"-\d*\.?\d+(e[-+]?\d+)?", text)):
-        raise UserError(f"{where}: {shown(text)} cannot be a value of a flag")
-    return text
-
-
-def _nearest(word: str, choices: object) -> str:
-    suggestion = suggest(word, choices)
-    return suggestion.split(" (known")[0] if "did you mean" in suggestion else ""
-
-
-def warn_in_one_line() -> None:
-    """Print warnings on stderr, each text in one line and one time."""
-    said = set()
-
-    def show(message: Warning, *_: object) -> None:
-        if str(message) not in said:
-            said.add(str(message))
-            print(f"warning: {one_line(message)}", file=sys.stderr)
-
-    warnings.showwarning = show
-
-
-def run_command_line(main: object, argv: Sequence[str] | None = None) -> int:
-    """Call main(argv) and return its exit code, with one line on stderr unless that is 0.
-
-    2 for bad input, 3 for what the disk or the memory refuses, 130 after Ctrl-C, 141 where nobody reads the output.
-    """
-    program, asked = Path(sys.argv[0]).name, []
-    try:
-        with contextlib.suppress(AttributeError, ValueError):  # names of files need not be text, nor terminals in UTF-8
-            sys.stdout.reconfigure(errors="backslashreplace")
-        with _on_ctrl_c(lambda: asked.append(True) or signal.default_int_handler(signal.SIGINT, None)):
-            code = main(list(sys.argv[1:] if argv is None else argv)) or 0
-            sys.stdout.flush()  # here, where it can be said that it fails
-        return code
-    except UserError as error:
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(_interrupted(), file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        _discard_output()
-        return 141
-    except OSError as error:
-        if (trouble := of_the_disk(error)) is None:
-            raise
-        print(f"{program}: error: {one_line(trouble)}", file=sys.stderr)
-        if error.filename is None:
-            _discard_output()
-        return 3
-    except Exception as error:
-        if re.search("allocate memory|out of memory|not enough memory", str(error)) or isinstance(error, MemoryError):
-            print(
-                f"{program}: error: the memory does not suffice for what was asked for; ask for less", file=sys.stderr
-            )
-            return 3
-        if not asked:
-            raise
-        print(_interrupted(), file=sys.stderr)  # a library that is interrupted may make something else of it
-        return 130
-
-
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """While what a command needs is imported, which takes seconds, let Ctrl-C end the process at once.
-
-    Nothing has begun, and libraries that are interrupted in the middle of this fail in ways of their own.
-    """
-
-    def stop() -> None:
-        os.write(2, f"{_interrupted()}\n".encode())
-        os._exit(130)
-
-    give_way()  # before PyTorch is loaded
-    with _on_ctrl_c(stop):
-        yield
-
-
-@contextlib.contextmanager
-def _on_ctrl_c(action: Callable[[], None]) -> Iterator[None]:
-    """Do something on Ctrl-C for a while, unless that is ignored, as in the background."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda *_: action())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _interrupted() -> str:
-    return f"{Path(sys.argv[0]).name}: interrupted; the same command goes on with --resume"
-
-
-def _discard_output() -> None:
-    """Let nothing be written any more to where it cannot be: Python tries that again at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,7 +16,7 @@ import torch
 import methods
 from lcmat.analysis import analyses, groups_of
 from lcmat.analysis.figures import draw
-from lcmat.command_line import grids, options, planning
+from lcmat.command_line import grids, options, planning, program
 from lcmat.command_line.released_flags import rho_of
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
@@ -31,7 +31,7 @@ KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
 
 def main(argv: list[str]) -> int:
     """Choose or find the subsets, measure them, and write CSV, PNG and PDF."""
-    options.warn_in_one_line()
+    program.warn_in_one_line()
     parser = _parser()
     if argv and argv[0] in ("-h", "--help"):
         parser.parse_args(["--help"])

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from lcmat import memory_limit, records
-from lcmat.command_line import estimate, grids, options, planning
+from lcmat.command_line import estimate, grids, options, planning, program
 from lcmat.command_line.processes import Died, side_by_side
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
@@ -33,7 +33,7 @@ MOST_PROCESSES = 1_000
 
 def main(argv: list[str]) -> int:
     """Say what is to be done, do it, and write tables and figures."""
-    options.warn_in_one_line()
+    program.warn_in_one_line()
     grid = grid_of(argv)
     with planning.planned(grid.lines, REGISTRY) as jobs:
         return _run(grid, jobs, argv)
@@ -193,7 +193,7 @@ def _work_side_by_side(processes: int, planned: list[Job], argv: list[str], tell
 
 def share_of_work(say: Callable[[object], None], argv: list[str], processes: int, threads: int) -> None:
     """Do runs of a grid that no other process does, with a share of the cores and the memory, and say of each."""
-    options.warn_in_one_line()
+    program.warn_in_one_line()
     grid = grid_of(argv)
     with planning.planned(grid.lines, REGISTRY) as jobs, memory_limit.shared_by(processes):
         torch.set_num_threads(threads)

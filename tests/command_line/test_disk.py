@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lcmat.command_line.options import run_command_line
+from lcmat.command_line import run_command_line
 from tests.harness import TINY, call, places, records_in
 
 RUN = (*TINY, "--selection", "LCMat-S")
@@ -111,7 +111,7 @@ def test_a_limit_on_files_is_named_also_where_torch_says_otherwise(tmp_path: Pat
     """torch.save says "unexpected pos", in 51 lines."""
     words = f"{RUN + tuple(places(tmp_path))}"
     program = f"import resource, sys, main\nresource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))\n\
-from lcmat.command_line.options import run_command_line\nsys.exit(run_command_line(main.main, list({words})))"
+from lcmat.command_line import run_command_line\nsys.exit(run_command_line(main.main, list({words})))"
     done = script(["-c", program])
     assert done.returncode == 3
     (line,) = done.stderr.strip().splitlines()
@@ -123,7 +123,7 @@ from lcmat.command_line.options import run_command_line\nsys.exit(run_command_li
 def test_what_cannot_be_printed_is_said(script: object, tmp_path: Path) -> None:
     import subprocess
 
-    words = [sys.executable, "-c", "import sys; from lcmat.command_line.options import run_command_line as run; \
+    words = [sys.executable, "-c", "import sys; from lcmat.command_line import run_command_line as run; \
 sys.exit(run(lambda words: print('x' * 10)))"]  # fmt: skip
     with open("/dev/full", "w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
@@ -135,7 +135,7 @@ sys.exit(run(lambda words: print('x' * 10)))"]  # fmt: skip
 def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     import subprocess
 
-    words = [sys.executable, "-c", "import sys; from lcmat.command_line.options import run_command_line as run; \
+    words = [sys.executable, "-c", "import sys; from lcmat.command_line import run_command_line as run; \
 sys.exit(run(lambda words: print('x' * 10**6)))"]  # fmt: skip
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()

@@ -16,7 +16,7 @@ import torch
 
 from lcmat import data
 from lcmat.analysis import contact_sheet
-from lcmat.command_line import estimate, grids, options, planning
+from lcmat.command_line import estimate, grids, options, planning, yaml_files
 from lcmat.command_line.request import request_of
 from lcmat.commands import _reports
 from lcmat.commands import grid as command
@@ -108,7 +108,7 @@ def test_bad_grid_files(tmp_path: Path, text: str, message: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_file_of_configs_is_understood(path: Path) -> None:
-    content = options.read_yaml(path)
+    content = yaml_files.read_yaml(path)
     assert isinstance(content, dict)
     if "runs" in content:
         for line in read(path).lines:
@@ -451,7 +451,7 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 def test_every_file_of_configs_names_its_precision(path: Path) -> None:
     """`auto` is another one on another machine, where none of the records would be found."""
     parser = options.build_parser()
-    is_grid = "runs" in options.read_yaml(path)
+    is_grid = "runs" in yaml_files.read_yaml(path)
     several = (
         grids.read_grid(path, [], parser, [*_reports.KNOWN]).lines
         if is_grid

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcmat.command_line.options import run_command_line
+from lcmat.command_line import run_command_line
 from lcmat.commands import benchmark
 from lcmat.commands.benchmark import condensing
 from lcmat.condensation.matching_step import Stored, matching_gradient

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import methods
-from lcmat.command_line.options import run_command_line
+from lcmat.command_line import run_command_line
 from lcmat.commands import benchmark
 from lcmat.commands.benchmark import measuring as benchmarks
 from lcmat.commands.benchmark import plain, selecting, sharding, training, work

@@ -695,7 +695,7 @@ SELECTING = """
 import signal, sys, torch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # even where the tests run in the background
 from lcmat import Signals
-from lcmat.command_line.options import run_command_line
+from lcmat.command_line import run_command_line
 from methods import select
 
 def main(argv):

@@ -14,7 +14,7 @@ import nets
 from lcmat import data
 from lcmat.bilevel.lexicographic import Rules, best_index
 from lcmat.bilevel.trials import read_trials, refine
-from lcmat.command_line import grids, options
+from lcmat.command_line import grids, options, program
 from lcmat.command_line.method_flags import check_options, options_for, options_of
 from lcmat.command_line.settings import settings_of
 from lcmat.commands import _reports
@@ -174,7 +174,7 @@ def test_nothing_to_draw(
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("hello\n")
-    assert options.run_command_line(command.main, words) == 2
+    assert program.run_command_line(command.main, words) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
 

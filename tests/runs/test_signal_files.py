@@ -104,8 +104,8 @@ def test_ctrl_c_ends_a_long_selection_without_a_hang(tmp_path: Path, greedy: str
     features, logits = draw.random((20_000, 64), dtype=np.float32), draw.random((20_000, 5), dtype=np.float32)
     np.savez(tmp_path / "large.npz", features=features, logits=logits, labels=np.zeros(20_000, dtype=np.int64))
     words = ["--signals", "large.npz", "--fraction", "0.2", "--greedy", greedy, "--memory", memory]
-    program = "import sys; from lcmat.command_line import options; import main; print('ready', flush=True); "
-    program += f"sys.exit(options.run_command_line(main.main, {words}))"
+    program = "import sys; from lcmat.command_line import program; import main; print('ready', flush=True); "
+    program += f"sys.exit(program.run_command_line(main.main, {words}))"
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=tmp_path,
