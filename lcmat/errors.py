@@ -30,7 +30,12 @@ _DISK = {
 
 
 class UserError(ValueError):
-    """Bad input. The command lines print its message as one line and exit with code 2."""
+    """Bad input. The command lines print its message as one line and exit with code 2.
+
+    of_all_processes: whether all that work on one run (`lcmat.distributed`) meet it at the same time.
+    """
+
+    of_all_processes = False
 
 
 def shown(value: object) -> str:

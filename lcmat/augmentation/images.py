@@ -9,7 +9,7 @@ AUGMENTATIONS = ("none", "crop", "crop_flip", *siamese.TRAINING)
 PADDING = 4
 
 
-def augment(images: Tensor, name: str, generator: torch.Generator) -> Tensor:
+def augment(images: Tensor, name: str, generator: torch.Generator, among: tuple[int, slice] | None = None) -> Tensor:
     """Return the batch (b, c, h, w) under the augmentation called `name`, each image with a draw of its own.
 
     Those of `siamese.TRAINING` follow later, on normalised images: here they do nothing.
@@ -17,18 +17,20 @@ def augment(images: Tensor, name: str, generator: torch.Generator) -> Tensor:
     crop: shift by up to 4 pixels in each direction over a border filled by reflection (RandomCrop with padding 4 and
     padding_mode "reflect"); on images below 32 pixels the padding shrinks in proportion, to 1 at 8.
     crop_flip: the same, and mirrored with probability ½. Draws come from the CPU `generator`: equal on all devices.
+    among: how many images the whole batch has, for all of which is drawn, and which of them these are.
     """
     if name not in ("crop", "crop_flip"):
         return images
-    count, _, height, width = images.shape
+    _, _, height, width = images.shape
+    count, own = (len(images), slice(None)) if among is None else among
     rows = _reflected(count, height, generator)
     columns = _reflected(count, width, generator)
     if name == "crop_flip":
         flip = torch.rand(count, generator=generator) < 0.5
         columns = torch.where(flip[:, None], columns.flip(1), columns)
     # One gather does padding, crop and flip, without the padded images.
-    sample = torch.arange(count, device=images.device)[:, None, None]
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    rows, columns = rows[own].to(images.device), columns[own].to(images.device)
     return images.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from lcmat import data
+from lcmat import data, distributed
 from lcmat.command_line.registry import Registry
 from lcmat.command_line.request import Request, Source, request_of
 from lcmat.errors import UserError
@@ -46,7 +46,8 @@ def machine(requests: list[Request]) -> Iterator[None]:
     """
     threads = _agreed("threads", "computes with one number of threads", requests)
     memory = _agreed("memory", "has one limit", requests)
-    torch.set_num_threads(default_threads() if threads is None else threads)
+    shared = 1 if threads is None else distributed.on_this_machine()
+    torch.set_num_threads(default_threads() if threads is None else max(1, threads // shared))
     with limited(memory):
         yield
 

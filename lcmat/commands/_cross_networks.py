@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lcmat import distributed
 from lcmat.command_line import planning
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
@@ -15,6 +16,10 @@ from lcmat.runs import Job, queue
 
 def run(args: argparse.Namespace) -> int:
     """Train every network named on every subset, record, and print and write the table."""
+    return distributed.as_one(lambda: _run_planned(args))
+
+
+def _run_planned(args: argparse.Namespace) -> int:
     with planning.planned([args], REGISTRY) as jobs:
         return _run(args, jobs)
 

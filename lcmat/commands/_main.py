@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lcmat import distributed
 from lcmat.command_line import planning, request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
@@ -22,6 +23,11 @@ from lcmat.signals import Shards, open_shards
 
 def run(args: argparse.Namespace) -> int:
     """Run the main job once for every method, fraction, seed and network that the command line names."""
+    return distributed.as_one(lambda: _run_alone(args))
+
+
+def _run_alone(args: argparse.Namespace) -> int:
+    """The same, in the process that leads if there are several."""
     if args.signals:
         return _select_from_signals(args)
     with planning.planned([args], REGISTRY) as jobs:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lcmat import memory_limit, records
+from lcmat import distributed, memory_limit, records
 from lcmat.command_line import estimate, grids, options, planning, program
 from lcmat.command_line.processes import Died, side_by_side
 from lcmat.commands import _reports
@@ -35,6 +35,10 @@ def main(argv: list[str]) -> int:
     """Say what is to be done, do it, and write tables and figures."""
     program.warn_in_one_line()
     grid = grid_of(argv)
+    return distributed.as_one(lambda: _run_planned(grid, argv))
+
+
+def _run_planned(grid: grids.Grid, argv: list[str]) -> int:
     with planning.planned(grid.lines, REGISTRY) as jobs:
         return _run(grid, jobs, argv)
 

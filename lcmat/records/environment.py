@@ -9,13 +9,15 @@ import subprocess
 import numpy as np
 import torch
 
+from lcmat import distributed
 from lcmat.files import PROJECT
 from lcmat.hardware import processor
 
 
 def environment(device: torch.device) -> dict[str, object]:
     """Return what a result may depend on beyond its configuration: versions, processor, threads, commit."""
-    return {
+    several = {"processes": distributed.count()} if distributed.count() > 1 else {}
+    return several | {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": importlib.metadata.version("torchvision"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lcmat import distributed
 from lcmat.data import Split
 from lcmat.errors import UserError, shown
 from lcmat.signals.loaders import called, in_order, inputs_and_labels
@@ -94,9 +96,33 @@ def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int 
     Works for any nn.Module whose output is that of its last nn.Linear: a hook reads what goes into it. The precision
     is that of `compute`; float32 is right, since bfloat16 changes picks. Raises UserError if there is no such layer.
     """
+    count = -(-len(split) // batch)
+    if distributed.count() == 1 or count < distributed.count():
+        return _taken(network, split, compute, batch)
+    sent = (distributed.on_host(network), split.to(torch.device("cpu")), compute, batch)
+    with distributed.helped(_share_of_signals, *sent):
+        return _share_of_signals(network, split, compute, batch)
+
+
+def _taken(network: nn.Module, split: Split, compute: Compute, batch: int) -> Signals:
     outputs = ((output, labels) for output, labels, _ in predictions(network, split, compute, batch))
     with evaluation_mode(network):  # here, too: a generator that an error leaves half read does not end at once
         return capture(network, outputs)
+
+
+@torch.no_grad()
+def _share_of_signals(network: nn.Module, split: Split, compute: Compute, batch: int) -> Signals:
+    """Take signals of this process's share of the batches; return in the first process those of all.
+
+    The batches are those of one process alone, so that signals are the same.
+    """
+    count, among = -(-len(split) // batch), distributed.count()
+    ends = [min(len(split), count * number // among * batch) for number in range(among + 1)]
+    own = torch.arange(ends[distributed.rank()], ends[distributed.rank() + 1])
+    part = _taken(network, split.take(own).to(compute.device), compute, batch)
+    sizes = [after - before for before, after in itertools.pairwise(ends)]
+    whole = (distributed.collected(values, sizes) for values in (part.features, part.logits, part.labels))
+    return Signals(*whole, bias=part.bias)
 
 
 def capture(network: nn.Module, outputs: Iterable[tuple[object, Tensor]]) -> Signals:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lcmat import distributed
 from lcmat.data import Split
 from lcmat.expected import array, fields, like, whole
 from lcmat.files import load_checkpoint, save_tensors
@@ -20,6 +21,16 @@ from lcmat.training.recipe import Plan, Recipe, of_optimizer, optimizer_of, sche
 
 
 @dataclass(frozen=True, eq=False)
+class How:
+    """What a training is told beside its recipe. watched: whether each sample's logits are looked at."""
+
+    seed: int
+    weights: SampleWeights | None
+    draws: Draws | None
+    watched: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Course:
     """What a training works with, from its first epoch to its last."""
 
@@ -27,39 +38,57 @@ class Course:
     split: Split
     recipe: Recipe
     compute: Compute
-    seed: int
-    weights: SampleWeights | None
+    how: How
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     history: History
     earlier: dict[str, Tensor] | None  # (n, C) log-probabilities of the epoch before, as `log_p`
     plan: Plan
-    draws: Draws | None
     losses: Tensor | None  # (n,) as `Draws.draw` takes them
 
 
-def begun(
-    network: nn.Module,
-    split: Split,
-    recipe: Recipe,
-    compute: Compute,
-    *,
-    seed: int,
-    weights: SampleWeights | None,
-    dynamics: bool,
-    draws: Draws | None,
-) -> Course:
+def begun(network: nn.Module, split: Split, recipe: Recipe, compute: Compute, how: How, dynamics: bool) -> Course:
     """Put a network in place and make what it is to be trained with."""
     network.to(compute.device, memory_format=torch.channels_last).train()
     optimizer = optimizer_of(network, recipe)
-    plan = Plan.of(recipe, len(split) if draws is None else draws.size)
+    plan = Plan.of(recipe, len(split) if how.draws is None else how.draws.size)
     scheduler = scheduler_of(optimizer, recipe, plan.epoch_steps)
     history = History(dynamics=empty_dynamics(plan.epochs, len(split), compute.device) if dynamics else None)
     earlier = {} if dynamics else None
-    losses = None if draws is None else torch.full((len(split),), torch.nan, device=compute.device)
-    return Course(
-        network, split, recipe, compute, seed, weights, optimizer, scheduler, history, earlier, plan, draws, losses
-    )
+    losses = None if how.draws is None else torch.full((len(split),), torch.nan, device=compute.device)
+    return Course(network, split, recipe, compute, how, optimizer, scheduler, history, earlier, plan, losses)
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What other processes need to help with a training, in main memory: `moved` are states, after `epochs` epochs."""
+
+    network: nn.Module
+    split: Split
+    recipe: Recipe
+    compute: Compute
+    how: How
+    moved: tuple[dict, dict]
+    epochs: int
+
+    @staticmethod
+    def of(course: Course, epochs: int) -> Sent | None:
+        """Return what is to be sent; None where nobody helps."""
+        if distributed.count() == 1:
+            return None
+        network, split = distributed.on_host(course.network), course.split.to(torch.device("cpu"))
+        draws = course.how.draws
+        how = replace(course.how, draws=None if draws is None else Draws(None, draws.size))
+        moved = course.optimizer.state_dict(), course.scheduler.state_dict()
+        return Sent(network, split, course.recipe, course.compute, how, moved, epochs)
+
+    def begun(self) -> Course:
+        """Return the training, for a process that keeps nothing of it."""
+        split = self.split.to(self.compute.device)
+        course = begun(self.network, split, self.recipe, self.compute, self.how, dynamics=False)
+        course.optimizer.load_state_dict(self.moved[0])
+        course.scheduler.load_state_dict(self.moved[1])
+        return course
 
 
 def store(path: Path, course: Course, epoch: int) -> None:

@@ -16,6 +16,8 @@ CHECK_STEPS = 50
 class DivergedError(UserError):
     """A loss that is not finite."""
 
+    of_all_processes = True
+
 
 @dataclass(frozen=True, eq=False)
 class Step:

@@ -9,6 +9,7 @@ from lcmat.augmentation import siamese
 
 # What sample weights have mean 1 over: the subset, or as released (LCMat_main/utils.py 161) each batch.
 WEIGHTS_BY = ("subset", "batch")
+WHOLE = slice(None)
 
 
 class SampleWeights:
@@ -31,10 +32,16 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | Non
     return (weights * F.cross_entropy(logits, labels, reduction="none")).mean()
 
 
-def mixed_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, mix: siamese.Mix | None) -> Tensor:
-    """Return the same, each image's share of its own label and the rest of its partner's, where a batch was mixed."""
-    own = weighted_cross_entropy(logits, labels, weights)
+def mixed_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, mix: siamese.Mix | None, part: slice = WHOLE
+) -> Tensor:
+    """Return the same, each image's share of its own label and the rest of its partner's, where a batch was mixed.
+
+    part: of which images of the batch the logits are; labels, weights and mix are the whole batch's.
+    """
+    own = weighted_cross_entropy(logits, labels[part], None if weights is None else weights[part])
     if mix is None:
         return own
-    of_partner = None if weights is None else weights[mix.partner]
-    return mix.share * own + (1 - mix.share) * weighted_cross_entropy(logits, labels[mix.partner], of_partner)
+    partner = mix.partner[part]
+    of_partner = weighted_cross_entropy(logits, labels[partner], None if weights is None else weights[partner])
+    return mix.share * own + (1 - mix.share) * of_partner
