@@ -219,9 +219,9 @@ def test_weights_of_a_draw_reach_the_loss(digits: Dataset, compute: Compute, mon
     told: list[Tensor] = []
     original = loop.mixed_cross_entropy
 
-    def noting(logits: Tensor, labels: Tensor, weights: Tensor | None, mix: object) -> Tensor:
+    def noting(logits: Tensor, labels: Tensor, weights: Tensor | None, *others: object) -> Tensor:
         seen.append(weights)
-        return original(logits, labels, weights, mix)
+        return original(logits, labels, weights, *others)
 
     def backwards(number: int, losses: Tensor) -> Draw:
         told.append(losses.clone())
