@@ -51,21 +51,53 @@ def _pictures(job: Job) -> Pictures:
 
 
 def contact_sheet(pictures: dict[str, Pictures], classes: int, title: str, name: str, folder: Path) -> list[Path]:
-    """Draw each method's images: a panel for each method, a row for each class, in their order."""
+    """Draw each method's images: a panel for each method, a row for each class, in their order.
+
+    Where all have one image of each class, methods are rows and classes columns.
+    """
+    single = all(sorted(labels.tolist()) == list(range(classes)) for _, labels in pictures.values())
+    return save_figure((_one_of_each if single else _panels)(pictures, classes, title), folder, name)
+
+
+# Inches of a figure's width; the least and greatest side of an image in it.
+WIDTH, SIDES = 9.0, (0.22, 0.42)
+
+
+def _one_of_each(pictures: dict[str, Pictures], classes: int, title: str) -> plt.Figure:
+    rows = np.concatenate([np.full(len(labels), row) for row, (_, labels) in enumerate(pictures.values())])
+    images = torch.cat([images[np.argsort(labels)] for images, labels in pictures.values()])
+    side = min(0.6, WIDTH / (classes + 3))
+    size = (side * classes + 0.075 * max(map(len, pictures)) + 0.4, side * len(pictures) + 0.5)
+    figure, axes = plt.subplots(figsize=size, layout="constrained")
+    sheet = sheet_of(images, rows, len(pictures), classes)
+    _show(axes, sheet)
+    step = sheet.shape[0] / len(pictures)
+    axes.set_yticks([step * (row + 0.5) for row in range(len(pictures))], list(pictures), fontsize=9)
+    figure.suptitle(f"{title}: a column for each class", fontsize=9)
+    return figure
+
+
+def _panels(pictures: dict[str, Pictures], classes: int, title: str) -> plt.Figure:
     longest = max(int(np.bincount(labels).max()) for _, labels in pictures.values())
     across = max(1, min(len(pictures), 24 // longest))
     down = math.ceil(len(pictures) / across)
-    height = 0.22 * classes + 0.35
-    size = (0.22 * longest * across + 0.3 * across + 0.8, height * down + 0.4)
+    side = min(SIDES[1], max(SIDES[0], WIDTH / (across * (longest + 0.7))))
+    size = (side * (longest + 0.7) * across, (side * classes + 0.35) * down + 0.4)
     figure, panels = plt.subplots(down, across, figsize=size, layout="constrained", squeeze=False)
     for axes in panels.flat:
         axes.axis("off")
     for axes, (method, (images, labels)) in zip(panels.flat, pictures.items(), strict=False):
-        sheet = sheet_of(images, labels, classes, longest)
-        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(method, fontsize=7, pad=2)
-    figure.suptitle(f"{title}: a row for each class, in the order chosen", fontsize=8)
-    return save_figure(figure, folder, name)
+        _show(axes, sheet_of(images, labels, classes, longest))
+        axes.set_title(method, fontsize=9, pad=2)
+    figure.suptitle(f"{title}: a row for each class, in the order chosen", fontsize=9)
+    return figure
+
+
+def _show(axes: plt.Axes, sheet: np.ndarray) -> None:
+    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
 
 
 def pictures_of(dataset: Dataset, subset: Subset) -> torch.Tensor:

@@ -53,7 +53,7 @@ def _measured(analysis: str, how: analyses.How, jobs: list[Job], named: tuple[st
     rows = analyses.ANALYSES[analysis](groups, how)
     name = f"{analysis}-{name}"
     paths = [_write(some, save_path / "tables" / f"{name}{suffix}.csv") for suffix, some in rows.items()]
-    paths += draw(analysis, rows, title, how.radius, save_path / "figures", name)
+    paths += draw(analysis, rows, (title, how.radius), save_path / "figures", name)
     print(_summary(rows[""]))
     print("\n".join(str(path) for path in paths))
     return 0

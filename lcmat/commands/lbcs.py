@@ -4,6 +4,7 @@ python -m lcmat lbcs result      # every search below a folder of records, to it
 python -m lcmat lbcs FILE.jsonl  # one search, beside its file
 """
 
+import re
 from pathlib import Path
 
 from lcmat.bilevel import read_trials
@@ -49,4 +50,6 @@ def _summary(search: dict, trials: list[dict]) -> str:
 def _title(path: Path) -> str:
     """Return what a search was of, as its place and name say."""
     path = path.resolve()
-    return f"{path.parent.name} on {path.parent.parent.name}, {path.stem.rpartition('-')[0].replace('-', ', ')}"
+    what = f"{path.parent.name} on {path.parent.parent.name}"
+    found = re.fullmatch(r"fraction(\d+(?:\.\d+)?(?:e-\d+)?)-seed(\d+)-\w+", path.stem)
+    return what if found is None else f"{what}, from {100 * float(found[1]):.4g}%, seed {found[2]}"

@@ -14,15 +14,20 @@ import matplotlib.pyplot as plt
 
 from lcmat.files import write_text
 from lcmat.records import read_records
-from lcmat.reports.figures import COLOURS, MARKERS, band, save_figure
+from lcmat.reports.accuracy_figures import FEW
+from lcmat.reports.difference import BASELINE, words_of
+from lcmat.reports.dots import Panel, dots_figure, panel
+from lcmat.reports.figures import band, save_figure, styles
 from lcmat.reports.table_text import csv_text, emphasised, markdown, mean_and_std
 from lcmat.reports.tables import (
     by_network,
     by_setting,
+    cell_of,
     mean_std,
     network_of,
     options_by_fraction,
     options_said,
+    paired,
     row_names,
     row_order,
     source,
@@ -149,42 +154,71 @@ def continual_figure(
 ) -> list[Path]:
     """Draw Fig. 5: accuracy against classes seen, methods that select on the left and that condense on the right.
 
+    More methods of a kind than lines that can be followed are dots, minus Uniform's accuracy, a panel for each step.
     One figure for each setting, numbered from the second on.
     """
     paths = []
     for number, group in enumerate(settings_in(records), 1):
         config = group[0]["config"]
         which = f"{group[0]['dataset']}, {config['steps']} steps, {config['memory_per_class']} images a class"
-        figure = _drawn(group, makes_images, title if number == 1 else f"{title}: {which}")
-        paths += save_figure(figure, folder, name if number == 1 else f"{name}-{number}")
+        words, stem = (title, name) if number == 1 else (f"{title}: {which}", f"{name}-{number}")
+        kinds = _kinds(group, makes_images)
+        panels = step_panels(group) if max(map(len, kinds.values())) > FEW else []
+        if panels:
+            said = f"{words}\n{words_of(BASELINE, [len({record['seed'] for record in group})], 'class orders')}"
+            paths += dots_figure(panels, said, f"test accuracy minus {BASELINE}'s (points)", folder, stem)
+        else:
+            figure = _lines(steps_of(group), kinds, seen(group[0]), f"{words}: mean ± standard deviation")
+            paths += save_figure(figure, folder, stem)
     return paths
 
 
-def _drawn(records: list[dict], makes_images: Callable[[str], bool], title: str) -> plt.Figure:
-    cells, x = steps_of(records), seen(records[0])
+def _kinds(records: list[dict], makes_images: Callable[[str], bool]) -> dict[str, list[str]]:
+    """Return the rows of the methods that select and of those that condense, as far as there are any."""
     condensed = {record["selection"] for record in records if makes_images(record["selection"])}
-    panels = [
-        [row for row in cells if row.partition(" (")[0] not in condensed],
-        [row for row in cells if row.partition(" (")[0] in condensed],
-    ]
-    drawn = [pair for pair in zip(("selection", "condensation"), panels, strict=True) if pair[1]]
-    size = {"figsize": (5.25 * len(drawn), 4.2), "sharey": True, "squeeze": False}
-    figure, (axes,) = plt.subplots(1, len(drawn), **size, layout="constrained")
-    for panel, (what, methods), letter in zip(axes, drawn, "ab", strict=False):
-        heading = f"({letter}) {what}" if len(drawn) > 1 else what
-        for number, method in enumerate(methods):
-            mean, std = zip(*(mean_std(tuple(values)) for values in cells[method]), strict=True)
-            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
-            if method == "LCMat-S" or method == "LCMat-C":
-                style |= {"linewidth": 2.4, "color": "black"}
-            panel.plot(x, mean, markersize=4, label=method, **style)
-            if len(methods) <= 8:
-                panel.fill_between(x, *band(mean, std), color=style["color"], alpha=0.15, linewidth=0)
-        panel.set_xticks(x)
-        panel.set_xlabel("classes seen")
-        panel.set_title(heading, fontsize=10)
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=6 if len(methods) > 8 else 8, ncols=2 if len(methods) > 8 else 1)
+    kinds: dict[str, list[str]] = {"selection": [], "condensation": []}
+    for row in steps_of(records):
+        kinds["condensation" if row.partition(" (")[0] in condensed else "selection"].append(row)
+    return {kind: rows for kind, rows in kinds.items() if rows}
+
+
+def step_panels(records: list[dict]) -> list[Panel]:
+    """Return for each step the differences from Uniform by row, over class orders; none without Uniform.
+
+    Full, whose memory is everything, is told in the heading and is no row.
+    """
+    cells: dict[tuple[str, int], dict[int, dict]] = defaultdict(dict)
+    for record, row in zip(records, row_names(records), strict=True):
+        for number, step in enumerate(record["steps"]):
+            each = [{"test_accuracy": value, "best_test_accuracy": value} for value in step["each"]]
+            cells[row, number][record["seed"]] = record | {"evaluations": each}
+    made = {key: cell_of(by_seed) for key, by_seed in cells.items()}
+    panels = []
+    for number, classes in enumerate(seen(records[0])):
+        here = {row: cell for (row, step), cell in made.items() if step == number}
+        known = [f"{row} {mean_std(here[row].final)[0]:.1f}%" for row in (BASELINE, "Full") if row in here]
+        if BASELINE in here:
+            others = {row: paired(cell, here[BASELINE]) for row, cell in here.items() if row not in (BASELINE, "Full")}
+            found = {row: one for row, one in others.items() if one is not None}
+            panels.append(panel(f"{classes} classes\n{', '.join(known)}", found))
+    return [one for one in panels if one.dots]
+
+
+def _lines(cells: dict[str, list[list[float]]], kinds: dict[str, list[str]], x: list[int], title: str) -> plt.Figure:
+    size = {"figsize": (4.2 * len(kinds) + 1.6, 4.2), "sharey": True, "squeeze": False}
+    figure, (axes,) = plt.subplots(1, len(kinds), **size, layout="constrained")
+    for place, (what, rows), letter in zip(axes, kinds.items(), "ab", strict=False):
+        for row, style in styles(rows).items():
+            mean, std = zip(*(mean_std(tuple(values)) for values in cells[row]), strict=True)
+            place.plot(x, mean, markersize=5, label=row, **style)
+            if len(rows) <= FEW:
+                place.fill_between(x, *band(mean, std), color=style["color"], alpha=0.15, linewidth=0)
+        place.set_xticks(x)
+        place.set_xlabel("classes seen")
+        place.set_title(f"({letter}) {what}" if len(kinds) > 1 else what, fontsize=10)
+        place.grid(alpha=0.3)
     axes[0].set_ylabel("test accuracy on them (%)")
+    drawn = [pair for one in axes for pair in zip(*one.get_legend_handles_labels(), strict=True)]
+    figure.legend(*zip(*drawn, strict=True), loc="outside right upper", fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure

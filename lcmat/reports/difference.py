@@ -7,23 +7,19 @@ initial weights and order of batches cancel, say more.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from lcmat.errors import UserError, suggest
 from lcmat.files import write_text
 from lcmat.reports import tables
-from lcmat.reports.figures import COLOURS, save_figure
+from lcmat.reports.dots import dots_figure, panel, side
 from lcmat.reports.found import Found
 from lcmat.reports.table_text import csv_text, in_words, markdown
 from lcmat.reports.tables import Paired, Table
 
-ABOVE, BELOW, NEITHER = COLOURS[0], COLOURS[3], "0.6"
+BASELINE = "Uniform"
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Differences:
         return dict(sorted(here.items(), key=lambda item: -item[1].mean))
 
 
-def difference(found: Found, baseline: str = "Uniform") -> list[Path]:
+def difference(found: Found, baseline: str = BASELINE) -> list[Path]:
     """Each row's final accuracy minus `baseline`'s, seed by seed, with a 95% interval: tables, and a figure for each.
 
     What cannot be told apart from the baseline is grey in the figure, and not bold in the table.
@@ -66,9 +62,10 @@ def difference(found: Found, baseline: str = "Uniform") -> list[Path]:
     paths = [found.path(suffix, "-difference") for suffix in (".md", ".csv")]
     write_text(paths[0], found.heading() + "\n".join(map(_markdown, made)))
     write_text(paths[1], _csv(made))
+    more = tables.told_apart([(one.table.title, one.table) for one in made])
     for number, one in enumerate(made):
         name = f"{found.name}-difference" + (f"-{number + 1}" if number else "")
-        paths += figure(one, found.title, found.figures, name)
+        paths += draw_differences(one, found.titled(f"{one.table.title}{more[number]}"), found.figures, name)
     return paths
 
 
@@ -81,13 +78,6 @@ def differences(table: Table, baseline: str) -> Differences:
         if against is not None:
             cells[row, fraction] = against
     return Differences(table, baseline, cells)
-
-
-def side(cell: Paired) -> int:
-    """Return on which side of nothing the whole interval lies: 1 above, −1 below, 0 neither, or no interval."""
-    if cell.half is None or abs(cell.mean) <= cell.half:
-        return 0
-    return 1 if cell.mean > 0 else -1
 
 
 def _markdown(made: Differences) -> str:
@@ -121,25 +111,23 @@ def _csv(made: list[Differences]) -> str:
     return csv_text(["setting", "fraction", "method", "seeds", "difference", "low", "high", "side"], rows)
 
 
-def figure(made: Differences, title: str, folder: Path, name: str) -> list[Path]:
+def draw_differences(made: Differences, title: str, folder: Path, name: str) -> list[Path]:
     """Draw a panel for each fraction: a dot and an interval for each row, the best at the top; grey: not told apart."""
-    most = max(len(made.of(fraction)) for fraction in made.fractions)
-    label = max(len(row) for row in made.rows)  # of 8 points, some half as wide
-    size = ((3.4 + 0.068 * label) * len(made.fractions), 1.5 + 0.24 * most)
-    drawn, panels = plt.subplots(1, len(made.fractions), figsize=size, squeeze=False, layout="constrained")
-    for axes, fraction in zip(panels[0], made.fractions, strict=True):
-        here = made.of(fraction)
-        for place, cell in enumerate(here.values()):
-            colour = {1: ABOVE, -1: BELOW, 0: NEITHER}[side(cell)]
-            axes.errorbar(cell.mean, place, xerr=cell.half, fmt="o", markersize=4, capsize=2, color=colour)
-        axes.axvline(0, color="0.35", linewidth=1, linestyle="--")
-        axes.set_yticks(range(len(here)), list(here), fontsize=8)
-        axes.set_ylim(most - 0.5, -0.5)  # the first row on top, and rows as far apart in every panel
-        axes.set_xlabel(f"test accuracy minus {made.baseline}'s (points)")
-        axes.set_title(f"{100 * fraction:.4g}%", fontsize=10)
-        axes.grid(axis="x", alpha=0.3)
-    seeds = sorted({cell.count for cell in made.cells.values()})
-    many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    words = f"mean difference over {many} seeds, 95% interval"
-    drawn.suptitle(f"{title}\n({made.table.title}): {words}", fontsize=10)
-    return save_figure(drawn, folder, name)
+    panels = []
+    for fraction in made.fractions:
+        base = statistics.fmean(made.table.cells[made.baseline, fraction].final)
+        single = ", one seed" * all(cell.count == 1 for cell in made.of(fraction).values())
+        panels.append(panel(f"{100 * fraction:.4g}%\n{made.baseline} {base:.1f}%{single}", made.of(fraction)))
+    counts = [cell.count for cell in made.cells.values()]
+    full = f"; all data: {statistics.fmean(made.table.full.final):.1f}%" if made.table.full else ""
+    words = f"{title}\n{words_of(made.baseline, counts)}{full}"
+    return dots_figure(panels, words, f"test accuracy minus {made.baseline}'s (points)", folder, name)
+
+
+def words_of(baseline: str, counts: Collection[int], seeds: str = "seeds") -> str:
+    """Return what the dots are, of differences over so many seeds."""
+    least, most = min(counts), max(counts)
+    many = f"{least}" if least == most else f"{least} to {most}"
+    if most == 1:
+        return f"differences of single {seeds}, which tell nothing apart from {baseline}"
+    return f"mean difference over {many} {seeds}, 95% interval; grey: not separable from {baseline}"

@@ -1,21 +1,58 @@
-"""Figures: accuracy against fraction with bands of one standard deviation, and the course of a search."""
+"""What all figures share: colours, lines of methods, bands, files; and the course of a search."""
 
+import io
 import math
-import statistics
-from collections.abc import Sequence
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from PIL import Image
 
 from lcmat.bilevel.lexicographic import best_index, thresholds
 from lcmat.files import write_atomically
-from lcmat.reports.tables import Table
 
-COLOURS = [plt.get_cmap("tab10")(i) for i in range(10)]
-MARKERS = "os^vDP"
+# Okabe and Ito's colours, which colour-blind eyes tell apart, too; without yellow, which is too pale for lines.
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"]
+BLUE, ORANGE, GREEN, VERMILLION = COLOURS[:4]
+GREY = "0.55"
+MARKERS = "os^vDPX"
+LINES = ("-", "--", ":", "-.")
+# Where a method stands gives its colour (by column) and marker (by row), so that those often shown together differ.
+_PLACES = """
+LCMat-S     Craig           Herding     GradMatch       Glister         AdaCore         KMedoids
+LCMat-C     DC              DSA         DM              KIP             RandomReal      FacilityLocation
+EL2N        LBCS            Moderate    GraNd           CCS             Probabilistic   Influential
+Dyn-Unc     DUAL            D2          TDDS            EVA             ZCore           RS2
+RCAP        Shortened       InfoBatch   Forgetting      GraphCut        LogDeterminant  kCenterGreedy
+CAL         DeepFool        Entropy     LeastConfidence Margin          GradMatch-Val   Glister-Val
+"""
+PLACES = _PLACES.split()
+REFERENCES = {
+    "Uniform": {"color": "0.35", "marker": "o", "linestyle": "--"},
+    "Full": {"color": "0.35", "marker": "*", "linestyle": ":"},
+}
+
+
+def styles(rows: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return colour, marker and line of each row: a method's are those of every figure, its rows differ in the line."""
+    found: dict[str, dict[str, str]] = {}
+    seen: Counter[str] = Counter()
+    for row in rows:
+        method = re.split(r" [(\[]", row)[0]
+        found[row] = REFERENCES.get(method) or _style(method) | {"linestyle": LINES[seen[method] % len(LINES)]}
+        seen[method] += 1
+    return found
+
+
+def _style(method: str) -> dict[str, str]:
+    place = PLACES.index(method) if method in PLACES else zlib.crc32(method.encode())
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place // len(COLOURS) % len(MARKERS)]}
 
 
 def band(mean: Sequence[float], std: Sequence[float | None]) -> tuple[list[float], list[float]]:
@@ -24,45 +61,9 @@ def band(mean: Sequence[float], std: Sequence[float | None]) -> tuple[list[float
     return [max(0.0, m - s) for m, s in pairs], [min(100.0, m + s) for m, s in pairs]
 
 
-def accuracy_figure(table: Table, folder: Path) -> list[Path]:
-    """Draw test accuracy after the last epoch against the fraction, a line for each method; with bands if they are few.
-
-    Writes <slug>.png and .pdf to `folder` and returns their paths.
-    """
-    many = len(table.methods) > 8
-    figure, axes = plt.subplots(figsize=(9, 5) if many else (6, 4), layout="constrained")
-    for number, method in enumerate(table.methods):
-        cells = [(f, table.cells[method, f].final) for f in table.fractions if (method, f) in table.cells]
-        if not cells:  # asked for, and not recorded yet
-            continue
-        x = [100 * fraction for fraction, _ in cells]
-        mean = [statistics.fmean(values) for _, values in cells]
-        std = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in cells]
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
-        if method in ("Uniform", "Full"):
-            style = {"color": "0.35", "linestyle": "--", "marker": "o"}
-        (line,) = axes.plot(x, mean, markersize=4, linewidth=1 if many else 1.5, label=method, **style)
-        if many:  # bands of many lines would hide them; the table has the numbers
-            continue
-        axes.fill_between(x, *band(mean, std), color=line.get_color(), alpha=0.2, linewidth=0)
-    if table.full:
-        axes.axhline(statistics.fmean(table.full.final), color="0.35", linewidth=1, linestyle=":", label="Full")
-    axes.set_xscale("log")
-    ticks = [100 * fraction for fraction in table.fractions]
-    axes.set_xticks(ticks, [f"{tick:.4g}%" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("fraction of the training set")
-    axes.set_ylabel("test accuracy (%)")
-    trainings = table.trainings.replace("mean ± standard deviation", "mean") if many else table.trainings
-    axes.set_title(f"{table.title}: {trainings}", fontsize=10)
-    axes.grid(alpha=0.3)
-    if many:  # beside the axes, in the order of the right-hand ends
-        handles, labels = axes.get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda i: -handles[i].get_ydata()[-1])
-        figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside right upper", fontsize=8)
-    else:
-        axes.legend()
-    return save_figure(figure, folder, table.slug)
+def legend_outside(figure: plt.Figure, axes: plt.Axes, size: float = 8) -> None:
+    """Put the legend of some axes beside all of the figure's, where it covers none."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=size)
 
 
 def search_figure(trials: list[dict], tolerance: float, title: str, folder: Path, name: str) -> list[Path]:
@@ -74,22 +75,25 @@ def search_figure(trials: list[dict], tolerance: float, title: str, folder: Path
     bounds = [thresholds(history[: t + 1], tolerance)[0] for t in range(len(history))]
     answer = best_index(history, tolerance)
     x = [one["trial"] for one in trials]
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 6), sharex=True, layout="constrained")
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
     for number, axes in enumerate((top, bottom)):
-        for accepted, colour, size in ((False, "0.65", 8), (True, COLOURS[0], 14)):
+        for accepted, colour, size in ((False, "0.65", 8), (True, BLUE, 14)):
             some = [(one["trial"], one[("f1", "f2")[number]]) for one in trials if one["accepted"] == accepted]
             if some:
-                axes.scatter(*zip(*some, strict=True), s=size, color=colour, label="accepted" if accepted else "not")
+                label = "subset tried and accepted" if accepted else "subset tried, not accepted"
+                axes.scatter(*zip(*some, strict=True), s=size, color=colour, label=label)
         incumbents = [one["incumbent"][number] if one["incumbent"] else math.nan for one in trials]  # none: restarted
-        axes.step(x, incumbents, where="post", color=COLOURS[0], label="incumbent")
-        axes.scatter([x[answer]], [history[answer][number]], marker="*", s=120, color=COLOURS[3], label="answer")
+        axes.step(x, incumbents, where="post", color=BLUE, label="incumbent: the last accepted")
+        place = {"marker": "*", "s": 120, "color": VERMILLION, "zorder": 3, "label": "answer of the search"}
+        axes.scatter([x[answer]], [history[answer][number]], **place)
         axes.grid(alpha=0.3)
-    top.plot(x, bounds, color=COLOURS[1], linestyle="--", linewidth=1, label=f"(1 + {tolerance:g}) · lowest")
+    bound = f"(1 + {tolerance:g}) · lowest f₁ so far;\nbelow it the smaller f₂ wins"
+    top.plot(x, bounds, color=ORANGE, linestyle="--", linewidth=1.5, label=bound)
     if max(f1 for f1, _ in history) > 10 * bounds[-1]:  # a training diverged
         top.set_yscale("log")
     top.set_ylabel("f₁: loss on the training set")
     top.set_title(f"{title}: {history[answer][1]:,} samples at f₁ = {history[answer][0]:.4f}", fontsize=10)
-    top.legend(fontsize=8)
+    legend_outside(figure, top)
     bottom.set_ylabel("f₂: samples chosen")
     bottom.set_xlabel("trial")
     return save_figure(figure, folder, name)
@@ -98,25 +102,23 @@ def search_figure(trials: list[dict], tolerance: float, title: str, folder: Path
 def save_figure(figure: plt.Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as <name>.png and .pdf, close it, and return the paths."""
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "pdf")]
-    for path in paths:
-        # No date in the metadata: the same records give the same file.
-        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
-        write_atomically(
-            path, lambda file, p=path, m=metadata: figure.savefig(file, format=p.suffix[1:], dpi=150, metadata=m)
-        )
+    pixels = _pixels(figure)
+    write_atomically(paths[0], lambda file: pixels.save(file, "PNG", optimize=True))
+    # No date in the metadata: the same records give the same file.
+    write_atomically(paths[1], lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}))
     plt.close(figure)
     return paths
 
 
-def write_figures(tables: list[Table], folder: Path) -> list[Path]:
-    """Draw every table that has more than one fraction; tables that would share a name are numbered."""
-    paths, used = [], set()
-    for table in tables:
-        if len(table.fractions) < 2:
-            continue
-        if table.slug in used:
-            number = next(n for n in range(2, 10**6) if f"{table.slug}-{n}" not in used)
-            table = Table(table.title, table.caption, f"{table.slug}-{number}", table.test_interval, table.cells)
-        used.add(table.slug)
-        paths += accuracy_figure(table, folder)
-    return paths
+# Colours in a figure without photographs, at most; 256 of them are told from all by no eye, and a third of the file.
+DRAWN = 1 << 14
+
+
+def _pixels(figure: plt.Figure) -> Image.Image:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    with Image.open(file) as drawn:
+        pixels = drawn.convert("RGB")
+    if pixels.getcolors(DRAWN) is None:
+        return pixels
+    return pixels.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -46,6 +46,11 @@ class Found:
         """The folder of figures."""
         return self.save_path / "figures"
 
+    def titled(self, setting: str) -> str:
+        """Return the title of a figure of one setting: in a line, if that is not long."""
+        words = f"{self.title} ({setting})"
+        return words if len(words) < 90 else f"{self.title}\n({setting})"
+
     def heading(self) -> str:
         """Return the title, and what is missing."""
         lacking = f"\n\n{self.missing} of {len(self.records)} runs are missing." if self.missing else ""
@@ -57,4 +62,5 @@ def write(found: Found, asked: Mapping[str, Mapping[str, object]], known: Mappin
     if not found.there:
         count = len(found.records)
         raise UserError(f"none of the {count} runs of {found.name} is recorded below {found.save_path}; run it first")
-    return [path for name, details in asked.items() for path in known[name](found, **details)]
+    paths = [path for name, details in asked.items() for path in known[name](found, **details)]
+    return list(dict.fromkeys(paths))  # two reports may come to the same figure

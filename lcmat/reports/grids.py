@@ -14,10 +14,10 @@ from pathlib import Path
 
 from lcmat.files import write_text
 from lcmat.reports import grid_figures, tables
+from lcmat.reports.accuracy_figures import accuracy_figure, is_drawn
 from lcmat.reports.continual import continual_csv, continual_figure, continual_markdown
 from lcmat.reports.cross import cross
 from lcmat.reports.difference import difference
-from lcmat.reports.figures import accuracy_figure
 from lcmat.reports.found import Found, Report
 from lcmat.reports.lbcs import lbcs_csv, lbcs_markdown
 from lcmat.reports.table_text import (
@@ -33,7 +33,7 @@ from lcmat.reports.tuning import tuning
 
 
 def accuracy(found: Found, published: str = "") -> list[Path]:
-    """Accuracy by method and fraction, beside the published figures, and a figure of it.
+    """Accuracy by method and fraction, beside the published figures; and a figure, of many methods minus Uniform.
 
     published: whose figures stand first where several sources have one, as the beginning of their name.
     """
@@ -42,9 +42,11 @@ def accuracy(found: Found, published: str = "") -> list[Path]:
     write_text(paths[0], found.heading() + accuracy_markdown(made))
     write_text(paths[1], accuracy_csv(made))
     write_text(paths[2], accuracy_latex(made))
-    for number, table in enumerate(table for table in made if len(table.fractions) > 1):
-        slug = found.name + (f"-{number + 1}" if number else "")
-        paths += accuracy_figure(replace(table, slug=slug), found.figures)
+    drawn = [table for table in made if is_drawn(table)]
+    more = tables.told_apart([(table.title, table) for table in drawn])
+    for number, table in enumerate(drawn):
+        title, suffix = found.titled(f"{table.title}{more[number]}"), f"-{number + 1}" if number else ""
+        paths += accuracy_figure(replace(table, slug=found.name), title, found.figures, suffix)
     return paths
 
 
@@ -188,8 +190,7 @@ def continual(found: Found) -> list[Path]:
     write_text(paths[0], found.heading() + continual_markdown(found.there))
     write_text(paths[1], continual_csv(found.there))
     condensing = {config["selection"] for config in found.configs if "condensing" in config}
-    title = f"{found.title}: mean ± standard deviation"
-    paths += continual_figure(found.there, lambda name: name in condensing, title, found.figures, found.name)
+    paths += continual_figure(found.there, lambda name: name in condensing, found.title, found.figures, found.name)
     return paths
 
 

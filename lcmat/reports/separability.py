@@ -172,6 +172,7 @@ def critical_difference_diagram(comparison: Comparison, folder: Path) -> list[Pa
         axes.plot([rank, rank, end], [0, height, height], color="black", linewidth=0.8)
         axes.text(end, height, f" {name} ({rank:.2f}) ", ha="right" if left else "left", va="center", fontsize=8)
     axes.set_xlim(-0.6, count + 1.6)
+    axes.set_ylim(top=1.9)  # above the words of the critical difference
     axes.set_axis_off()
     axes.set_title(f"Mean rank over {len(comparison.blocks)} blocks (Nemenyi, {LEVEL:g})", fontsize=10)
     return save_figure(figure, folder, "critical-difference")

@@ -18,6 +18,8 @@ Shown = Callable[[str, int | None], str]
 # Of figures that are not of LCMat's paper: those that are the best accuracies of all epochs.
 BEST_ELSEWHERE = "DeepCore re-run"
 PUBLISHED = Path(__file__).with_name("published.csv")
+# The most settings that are said to tell tables of one title apart.
+MOST_SAID = 3
 # What of a configuration all cells of one table share; the selection network is handled beside it.
 SHARED = (
     "dataset", "dataset_fingerprint", "image_size", "pixel_mean", "pixel_std", "validation_ratio", "balance",
@@ -162,6 +164,37 @@ class Table:
         return "1 training" if number == "1" else f"mean ± standard deviation of {number} trainings"
 
 
+def told_apart(found: Sequence[tuple[str, Table]]) -> list[str]:
+    """Return what to add to titles that tables share: the settings that differ, if they are few, else a number."""
+    shared: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for title, table in found:
+        records = [record for cell in table.cells.values() for record in cell.records]
+        shared[title].append(_settings(next((r for r in records if network_of(r)), records[0])["config"]))
+    added = {title: iter(_differing(settings)) for title, settings in shared.items()}
+    return [next(added[title]) for title, _ in found]
+
+
+def _differing(settings: list[dict[str, str]]) -> list[str]:
+    if len(settings) == 1:
+        return [""]
+    names = dict.fromkeys(name for one in settings for name in one)
+    apart = [name for name in names if len({one.get(name) for one in settings}) > 1]
+    said = ["".join(f", {one[name]}" for name in apart if name in one) for one in settings]
+    if len(apart) <= MOST_SAID and len(set(said)) == len(said):
+        return said
+    return [f" ({number} of {len(settings)})" for number in range(1, len(settings) + 1)]
+
+
+def _settings(config: dict) -> dict[str, str]:
+    """Return what of a configuration may tell a table from another, in words, by what it is."""
+    network = config.get("selection_network") or {}
+    flat = {name: config.get(name) for name in SHARED if name not in ("training", "dataset_fingerprint")}
+    flat |= config.get("training", {})
+    flat |= {f"f_T {name}": value for name, value in network.items() if name not in (*NOT_OF_TABLE, *HOW_TAKEN)}
+    said = {name: f"{name.replace('_', ' ')} {value}" for name, value in flat.items() if value is not None}
+    return said | ({"precision": str(flat["precision"])} if flat["precision"] is not None else {})
+
+
 def ranks(table: Table) -> dict[tuple[str, float], int]:
     """Return which cells are the best (1) and second (2) of their columns by mean final accuracy."""
     found = {}
@@ -250,11 +283,13 @@ def by_network(records: list[dict]) -> list[list[dict]]:
 def network_of(record: dict) -> str:
     """Return what determines the record's selection network but for the seed; "" if its method reads none."""
     network = record["config"].get("selection_network") or {}
-    own = {k: v for k, v in network.items() if k not in ("seed", "initialisations", "training", *HOW_TAKEN)}
+    own = {k: v for k, v in network.items() if k not in (*NOT_OF_TABLE, *HOW_TAKEN)}
     return json.dumps(own, sort_keys=True) if own else ""
 
 
-# Of a configuration's selection network: how signals were taken from it, which makes another row, not another table.
+# Of a configuration's selection network: what does not tell tables apart; and how signals were taken from it, which
+# makes another row, not another table.
+NOT_OF_TABLE = ("seed", "initialisations", "training")
 HOW_TAKEN = ("signals_mode", "gradient_scale", "signals_batch")
 
 

@@ -1,6 +1,7 @@
 """Analyses against dense Hessians from autograd, SciPy's optimisers and brute force."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import main as script
 from lcmat.__main__ import main as command
 from lcmat.analysis import analyses, loss_surface
+from lcmat.analysis.figures import redraw
 from lcmat.analysis.groups import Group, groups_of
 from lcmat.analysis.loss_difference import coefficients, sharpness
 from lcmat.command_line import options, planning
@@ -504,3 +506,18 @@ def test_bad_input_is_one_clear_line(words: list[str], message: str, tmp_path: P
     with pytest.raises(UserError, match=message):
         command(["analysis", *words, *places])
     assert not (tmp_path / "result").exists()
+
+
+def test_figures_are_drawn_anew_from_tables_alone(folder: Path, tmp_path: Path) -> None:
+    """Every analysis, by what it wrote; a file that only has the name of one is named, and left alone."""
+    for name in ("bound", "overlap", "diagonal"):
+        analysed(folder, name)
+    shutil.copytree(folder / "result" / "tables", tmp_path / "tables")
+    titles = {"digits-MLP": "My title"}
+    written = {path.stem for path in (tmp_path / "tables").glob("*-digits-MLP.csv")}
+    (tmp_path / "tables" / "bound-mine.csv").write_text("shoes,seed\nbrown,1\n")
+    (tmp_path / "tables" / "overlap-half.csv").write_text("method,fraction,seed,per_sample\nUniform,0.1,0,1\n")
+    paths, strange = redraw(tmp_path, lambda name: titles.get(name, name))
+    assert {path.stem for path in paths} >= written >= {"bound-digits-MLP", "overlap-digits-MLP", "diagonal-digits-MLP"}
+    assert all(path.stat().st_size > 1000 for path in paths)
+    assert [path.name for path in strange] == ["bound-mine.csv", "overlap-half.csv"]

@@ -13,7 +13,7 @@ from lcmat import records
 from lcmat.files import check_writable, write_atomically, write_text
 from lcmat.records.record import REQUIRED
 from lcmat.reports import table_text, tables
-from lcmat.reports.figures import write_figures
+from lcmat.reports.accuracy_figures import write_figures
 
 
 def record(method: str = "LCMat-S", fraction: float = 0.001, seed: int = 0, **change: object) -> dict:

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from lcmat.errors import UserError
-from lcmat.reports import difference as module
+from lcmat.reports import dots as module
 from lcmat.reports.difference import difference
 from lcmat.reports.found import Found
 
@@ -85,7 +85,9 @@ def test_figure_has_the_best_on_top_and_grey_what_is_not_told_apart(
     monkeypatch.setattr(module, "save_figure", lambda figure, folder, name: drawn.append(figure) or [])
     difference(found(tmp_path, RECORDS))
     (figure,) = drawn
-    assert [axes.get_title() for axes in figure.axes] == ["1%", "10%"]
+    means = [np.mean([accuracy("Uniform", column, seed) for seed in SEEDS]) for column in (0, 1)]
+    headings = [f"{name}\nUniform {mean:.1f}%" for name, mean in zip(("1%", "10%"), means, strict=True)]
+    assert [axes.get_title() for axes in figure.axes] == headings
     for axes in figure.axes:
         labels = [label.get_text() for label in axes.get_yticklabels()]
         dots = [(*bars[0].get_xydata()[0].tolist(), bars[0].get_color()) for bars in axes.containers]

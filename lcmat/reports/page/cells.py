@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lcmat.reports.difference import side
+from lcmat.reports.dots import side
 from lcmat.reports.page.settings import BASELINE, Setting
 from lcmat.reports.table_text import in_words
 from lcmat.reports.tables import Cell, Paired, half_width

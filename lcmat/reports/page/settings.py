@@ -9,7 +9,7 @@ from pathlib import Path
 from lcmat.records import read_record
 from lcmat.records.place import candidates
 from lcmat.reports.continual import caption, settings_in
-from lcmat.reports.tables import Cell, Paired, Table, accuracy_tables, cell_of, paired, row_names
+from lcmat.reports.tables import Cell, Paired, Table, accuracy_tables, cell_of, paired, row_names, told_apart
 
 BASELINE, CONTINUAL = "Uniform", "continual learning"
 
@@ -55,25 +55,11 @@ def read(save_path: Path) -> tuple[list[Setting], list[Path]]:
         tables = accuracy_tables(whole) + [_continual(group) for group in settings_in(steps)]
         found += [(table.title + within, table) for table in tables]
     settings = []
-    for (title, table), more in zip(found, _told_apart(found), strict=True):
+    for (title, table), more in zip(found, told_apart(found), strict=True):
         where = (title.removeprefix(table.title).removeprefix(" in ") + more).strip(" ,")
         kind = CONTINUAL if table.title.endswith(CONTINUAL) else ""
         settings.append(Setting(title + more, *_what(table), f"{kind} {where}".strip(), table))
     return settings, damaged
-
-
-def _told_apart(found: list[tuple[str, Table]]) -> list[str]:
-    """Return what to add to titles that tables share: the precision of training, if that does it, else a number."""
-    shared: dict[str, list[str]] = defaultdict(list)
-    for title, table in found:
-        first = next(iter(table.cells.values())).records[0]
-        shared[title].append(str(first["config"].get("precision")))
-    added = {}
-    for title, precisions in shared.items():
-        numbers = [f" ({number} of {len(precisions)})" for number in range(1, len(precisions) + 1)]
-        apart = len(set(precisions)) == len(precisions)
-        added[title] = iter([""] if len(precisions) == 1 else [f", {p}" for p in precisions] if apart else numbers)
-    return [next(added[title]) for title, _ in found]
 
 
 def _candidates(folder: Path) -> list[Path]:
