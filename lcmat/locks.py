@@ -1,6 +1,9 @@
 """Locks on files, which the operating system takes back from a process however that ends.
 
 A lock's file is removed when the lock is given back. Those that killed processes leave are removed by `clear`.
+
+On a file system that machines share, all rests on its own locks (flock; NFS 4 has them). Tested are processes of one
+machine, by one path and through two mounts of a folder; machines that share one, and NFS, are not.
 """
 
 from __future__ import annotations

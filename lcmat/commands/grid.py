@@ -1,6 +1,7 @@
 """Run a table or figure from a YAML file of configs/ and write it; several processes may share the work.
 
---processes N: N of this machine, which share its cores, started and ended by this command.
+--processes N, or --launcher local --workers N: N of this machine, which share its cores, started and ended by this
+command. --launcher slurm --workers N --slurm KEY=VALUE,…: an array of Slurm, which this command only submits.
 
 python -m lcmat grid configs/table1_digits.yaml [--plan] [flags of main.py, which win over the file's]
 """
@@ -9,16 +10,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from lcmat import distributed, memory_limit, records
-from lcmat.command_line import estimate, grids, options, planning, program
+from lcmat import distributed, records
+from lcmat.command_line import cluster, estimate, grids, planning, program
 from lcmat.command_line.processes import Died, side_by_side
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
+from lcmat.commands._workers import Diverged, Recorded, Share, Worker, deadline_of, grid_of, share_of_work
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
 from lcmat.hardware import PRECISIONS
@@ -26,9 +27,6 @@ from lcmat.runs import Job, queue
 from lcmat.runs.job import record_path
 from lcmat.runs.status import STATES, status_of
 from lcmat.training import DivergedError
-
-# Beyond, they would only wait for each other.
-MOST_PROCESSES = 1_000
 
 
 def main(argv: list[str]) -> int:
@@ -43,54 +41,24 @@ def _run_planned(grid: grids.Grid, argv: list[str]) -> int:
         return _run(grid, jobs, argv)
 
 
-def grid_of(argv: list[str]) -> grids.Grid:
-    """Return the grid that a command line names."""
-    parser = options.build_parser("-m lcmat grid FILE")
-    parser.description = "Run a grid of configs/ and write its tables and figures. Flags win over the file's."
-    group = parser.add_argument_group("grids")
-    group.add_argument("--plan", default=False, action="store_true", help="only say what is to be done")
-    group.add_argument(
-        "--status",
-        default=False,
-        action="store_true",
-        help="only say which are recorded, running, failed, waiting",
-    )
-    group.add_argument(
-        "--time_limit", metavar="TIME", help="start no run that would probably not end within it: 9m, 2h"
-    )
-    group.add_argument("--report", default=False, action="store_true", help="only write tables and figures")
-    group.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="processes that share the runs and the cores (default: 1)"
-    )
-    if argv and argv[0] in ("-h", "--help"):
-        parser.parse_args(["--help"])
-    if not argv or argv[0].startswith("-"):
-        raise UserError("name a file first: python -m lcmat grid configs/NAME.yaml [flags]")
-    grid = grids.read_grid(Path(argv[0]), argv[1:], parser, list(_reports.KNOWN))
-    for args in grid.lines:
-        args.resume = True if args.resume is None else args.resume
-    if not 1 <= grid.lines[0].processes <= MOST_PROCESSES:
-        raise UserError(f"--processes must be 1 to {MOST_PROCESSES:,}, not {grid.lines[0].processes}")
-    if grid.lines[0].processes > 1 and grid.lines[0].overwrite:
-        raise UserError("with --overwrite each of several processes would do every run; give no --processes")
-    return grid
-
-
 def _run(grid: grids.Grid, planned: list[Job], argv: list[str]) -> int:
     save_path = planned[0].setup.settings.save_path
     found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
     report([path for _, damaged in found for path in damaged])
     known = [record for some, _ in found for record in some]
-    if grid.lines[0].status:
-        _say_status(grid.title, planned)
+    first = grid.lines[0]
+    if first.status:
+        _say_status(grid, planned)
         return 0
-    _announce(grid, planned, known)
-    if grid.lines[0].plan:
+    left = _announce(grid, planned, known)
+    if left and first.launcher == "slurm" and not first.report:
+        _submit(grid, save_path, min(first.processes, left), argv)
         return 0
-    limit = grid.lines[0].time_limit
-    deadline = None if limit is None else estimate.Deadline(estimate.seconds_of(limit), planned, known)
-    failed = {} if grid.lines[0].report else _work(grid, planned, deadline, argv)
-    if limit is not None and not any(records.read_record(job.path) for job in planned):
+    if first.plan:
+        return 0
+    deadline = deadline_of(grid, planned)
+    failed = {} if first.report else _work(grid, planned, deadline, argv)
+    if deadline is not None and not any(records.read_record(job.path) for job in planned):
         return 0
     paths = _reports.write(grid.name, grid.title, grid.reports, planned, save_path)
     print("\n" + "\n".join(str(path) for path in paths))
@@ -98,17 +66,43 @@ def _run(grid: grids.Grid, planned: list[Job], argv: list[str]) -> int:
     return 0
 
 
-def _say_status(title: str, planned: list[Job]) -> None:
-    """Print how many runs are in which state, and a line for each that runs or failed."""
+def _say_status(grid: grids.Grid, planned: list[Job]) -> None:
+    """Print how many runs and workers are in which state, and a line for each run that runs, and each that failed."""
     status = status_of(planned)
     counts = ", ".join(f"{status.count(state)} {state}" for state in STATES)
-    print(f"{title}: {len(planned)} runs, {counts}")
+    print(f"{grid.title}: {len(planned)} runs, {counts}")
     for number, note in status.notes.items():
         print(f"{status.states[number]}: {queue.in_brief(planned[number])}: {note}")
+    running, failed = cluster.failed_workers(_workers_folder(grid, planned[0].setup.settings.save_path))
+    if running or failed:
+        print(f"workers: {running} running, {len(failed)} failed")
+    for path, why in failed.items():
+        print(f"failed: worker {path.stem}: {why}")
 
 
-def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
-    """Print how much there is to do, and how long that may take."""
+def _workers_folder(grid: grids.Grid, save_path: Path) -> Path:
+    return save_path / ".workers" / grid.name
+
+
+def _submit(grid: grids.Grid, save_path: Path, count: int, argv: list[str]) -> None:
+    """Submit the workers of an array, or with --plan say what that would be."""
+    folder, parameters = _workers_folder(grid, save_path), cluster.parameters_of(grid.lines[0].slurm)
+    what = f"{count} workers, each with {cluster.in_words(parameters)}; logs in {folder}"
+    if grid.lines[0].plan:
+        print(f"would submit {what}")
+        return
+    if any(line.precision == "auto" for line in grid.lines):
+        print(
+            "note: without --precision each worker takes its node's own; runs of another count apart",
+            file=sys.stderr,
+        )
+    ids = cluster.submit(Worker.now(argv), count, folder, parameters)
+    print(f"submitted {what}: {', '.join(ids)}")
+    print("--status says where they are; after they have ended, --report writes tables and figures")
+
+
+def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> int:
+    """Print how much there is to do, and how long that may take; return how many runs are left."""
     left = [job for job in planned if records.read_record(job.path) is None]
     seconds, unknown = estimate.estimate(left, known)
     print(f"{grid.title}: {len(planned)} runs, {len(planned) - len(left)} recorded, {len(left)} to do")
@@ -117,12 +111,15 @@ def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> None:
     for precision, count in _recorded_otherwise(left).items():
         print(f"{count} of these {'is' if count == 1 else 'are'} recorded with --precision {precision}")
     if left:
-        about = f"about {estimate.duration(seconds)} in one process, by the runs recorded" if seconds else ""
+        workers = min(grid.lines[0].processes, len(left))
+        share = f", {estimate.duration(seconds / workers)} by {workers} side by side" if workers > 1 else ""
+        about = f"about {estimate.duration(seconds)} in one process{share}, by the runs recorded" if seconds else ""
         if unknown:
             about += (
                 f"{'; ' * bool(about)}{unknown} runs are of a kind that none is recorded of, so their time is unknown"
             )
         print(about, flush=True)
+    return len(left)
 
 
 def _recorded_otherwise(left: list[Job]) -> dict[str, int]:
@@ -174,8 +171,8 @@ def _work_side_by_side(processes: int, planned: list[Job], argv: list[str], tell
         if (record := records.read_record(job.path)) is not None:
             tell(number, job, record, True)
     failed, died, printed = {}, [], set()
-    threads = max(1, torch.get_num_threads() // processes)
-    for said in side_by_side(processes, share_of_work, argv, processes, threads):
+    share = Share(time.time(), processes, max(1, torch.get_num_threads() // processes))
+    for said in side_by_side(processes, share_of_work, argv, share):
         if isinstance(said, Recorded):
             tell(said.number, planned[said.number], said.record, False)
         elif isinstance(said, Diverged):
@@ -190,45 +187,9 @@ def _work_side_by_side(processes: int, planned: list[Job], argv: list[str], tell
     if died and left:
         raise UserError(
             f"{len(died)} of {processes} processes died, and {left} of {len(planned)} runs have no record; the same "
-            f"command goes on, perhaps with fewer --processes"
+            f"command goes on, perhaps with fewer of them"
         )
     return failed
-
-
-def share_of_work(say: Callable[[object], None], argv: list[str], processes: int, threads: int) -> None:
-    """Do runs of a grid that no other process does, with a share of the cores and the memory, and say of each."""
-    program.warn_in_one_line()
-    grid = grid_of(argv)
-    with planning.planned(grid.lines, REGISTRY) as jobs, memory_limit.shared_by(processes):
-        torch.set_num_threads(threads)
-        limit, allowed = grid.lines[0].time_limit, ()
-        if limit is not None:
-            known, _ = records.read_records(jobs[0].setup.settings.save_path)
-            allowed = (estimate.Deadline(estimate.seconds_of(limit), jobs, known).allows,)
-
-        def tell(number: int, _: Job, record: dict, known: bool) -> None:
-            if not known:
-                say(Recorded(number, record))
-
-        _, failed = queue.work(jobs, tell, *allowed)
-        for number, error in failed.items():
-            say(Diverged(number, str(error)))
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a process says: it has made the record of a run, by the run's number."""
-
-    number: int
-    record: dict
-
-
-@dataclass(frozen=True)
-class Diverged:
-    """What a process says: a run, by its number, diverged."""
-
-    number: int
-    why: str
 
 
 def _in_words(code: int) -> str:

@@ -29,12 +29,14 @@ def work(
     jobs: list[Job],
     tell: Callable[[int, Job, dict, bool], None],
     may_start: Callable[[Job], bool] = lambda job: True,
+    leaves: bool = False,
 ) -> tuple[list[dict], dict[int, DivergedError]]:
     """Do all jobs that are not recorded yet; return the records, in order, and by number what diverged.
 
     Runs that other processes work on are waited for. tell(number, job, record, known) is called when the record of job
     `number` (from 0) is there; `known`: it was not made here. A run that diverges is left out, with a line on stderr.
-    may_start: asked before a job is begun or waited for; one that may not is left.
+    may_start: asked before a job is begun or waited for; one that may not is left. leaves: runs that other processes
+    work on are not waited for, but what these make for other runs is.
     """
     for save_path, cache_path in {(j.setup.settings.save_path, j.setup.settings.cache_path) for j in jobs}:
         clear_left_behind(save_path, cache_path)
@@ -61,6 +63,9 @@ def work(
                 del pending[number]
                 tell(number, job, record, known)
         if len(pending) == before:
+            # Seen twice: whoever only looks whether a lock is held holds it for a moment.
+            if leaves and waiting.since is not None and all(locks.is_held(claim_of(job)) for job in pending.values()):
+                break
             waiting.go_on(list(pending.values()))
         else:
             waiting.since = None

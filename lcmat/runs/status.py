@@ -1,7 +1,8 @@
 """Where the runs of a grid stand: recorded, running (where, since when), failed (why), waiting.
 
 Beside the lock on a run, in SAVE_PATH/.locks, whoever works on it says so in a note; the note of a process that died
-counts for nothing, since the lock went with it. A run that diverged leaves a note that says why, until it is recorded.
+counts for nothing, since the lock went with it, unless it names a log, whose last line says why. A run that diverged
+leaves a note that says why, until it is recorded.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lcmat import locks, records
+from lcmat.errors import one_line
 from lcmat.files import write_text
 from lcmat.runs.job import Job
 
 STATES = ("recorded", "running", "failed", "waiting")
+_log: ContextVar[str | None] = ContextVar("log", default=None)
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,53 @@ def claim_of(job: Job) -> Path:
     return job.setup.settings.save_path / ".locks" / f"{job.key}.lock"
 
 
-@contextmanager
-def noted(job: Job) -> Iterator[None]:
+def noted(job: Job) -> AbstractContextManager[None]:
     """Say in a note, for as long as this process works on a run, that it does; and if it fails, why."""
-    running, failed = claim_of(job).with_suffix(".running"), claim_of(job).with_suffix(".failed")
-    _write(running, {"host": platform.node(), "process": os.getpid(), "since": time.time()})
+    return noted_at(claim_of(job))
+
+
+@contextmanager
+def noted_at(claim: Path) -> Iterator[None]:
+    """Say it beside the lock that whoever works holds, and which log this process writes, if any."""
+    running, failed = claim.with_suffix(".running"), claim.with_suffix(".failed")
+    about = {"host": platform.node(), "process": os.getpid()}
+    about |= {} if _log.get() is None else {"log": _log.get()}
+    _write(running, {**about, "since": time.time()})
     try:
         yield
     except Exception as error:
-        _write(failed, {"host": platform.node(), "why": " ".join(str(error).split())[:300], "since": time.time()})
+        _write(failed, {**about, "why": " ".join(str(error).split())[:300], "since": time.time()})
         raise
     else:
         failed.unlink(missing_ok=True)
     finally:
         running.unlink(missing_ok=True)
+
+
+@contextmanager
+def logged_in(path: Path) -> Iterator[None]:
+    """Let the notes that are written meanwhile say which file what this process prints goes to."""
+    token = _log.set(str(path))
+    try:
+        yield
+    finally:
+        _log.reset(token)
+
+
+def last_line(note: dict) -> str:
+    """Return the last line of the log that a note names, and where that is."""
+    log = Path(str(note.get("log")))
+    with suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace")[-10_000:].splitlines()
+        said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return f"{one_line(said)} ({log})"
+    return f"it left no log ({log})"
+
+
+def failed_since(job: Job, seconds: float) -> bool:
+    """Tell whether a run failed after a time, in seconds since 1970, by the clock of whoever worked on it."""
+    since = (note_of(claim_of(job).with_suffix(".failed")) or {}).get("since")
+    return isinstance(since, int | float) and since >= seconds
 
 
 def status_of(jobs: list[Job]) -> Status:
@@ -64,10 +101,13 @@ def status_of(jobs: list[Job]) -> Status:
             states.append("recorded")
         elif locks.is_held(claim):
             states.append("running")
-            notes[number] = _in_words(_read(claim.with_suffix(".running")))
-        elif (note := _read(claim.with_suffix(".failed"))) is not None:
+            notes[number] = _in_words(note_of(claim.with_suffix(".running")))
+        elif (note := note_of(claim.with_suffix(".failed"))) is not None:
             states.append("failed")
             notes[number] = str(note.get("why"))
+        elif "log" in (note := note_of(claim.with_suffix(".running")) or {}):
+            states.append("failed")
+            notes[number] = f"its worker was killed: {last_line(note)}"
         else:
             states.append("waiting")
     return Status(states, notes)
@@ -78,7 +118,8 @@ def _write(path: Path, note: dict[str, object]) -> None:
         write_text(path, json.dumps(note) + "\n")
 
 
-def _read(path: Path) -> dict | None:
+def note_of(path: Path) -> dict | None:
+    """Return what a note says, or None where there is none."""
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

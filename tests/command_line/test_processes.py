@@ -151,7 +151,7 @@ def test_a_grid_by_two_processes_of_which_one_is_killed_is_that_of_one(tmp_path:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="how processes are told apart")
 def test_ctrl_c_ends_all(tmp_path: Path) -> None:
-    process = begin(tmp_path, "--processes", "2")
+    process = begin(tmp_path, "--launcher", "local", "--workers", "2")  # as --processes 2
     when(process, tmp_path, 1)
     workers = children(process.pid)
     assert len(workers) == 2
