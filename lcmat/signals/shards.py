@@ -1,6 +1,6 @@
 """Signals as a folder of memory-mapped arrays, cut into shards, which is read class by class.
 
-signals.json         what there is: format, shards, arrays with their types, each file with its size
+signals.json         what there is: samples, shards, arrays with type and shape of a sample, each file with its size
 index.npz            how many samples of each class each shard holds, and a checksum of each such run of each array
 features-00000.npy   (n, d) of the n samples of shard 0, its classes one after the other; logits, scale likewise
 labels-00000.npy     (n,) their classes; positions-00000.npy, (n,) where each stands in the whole
@@ -35,6 +35,7 @@ OF_VALIDATION = "validation_"
 STORED = fields(
     {
         "format": one_of(FORMAT),
+        "samples": whole(1),
         "shards": whole(1),
         "arrays": mapping(row(matching(r"bool|u?int\d+|float\d+"), each(whole(1)))),
         "files": mapping(whole(1)),
@@ -233,7 +234,7 @@ def write_shards(
         if not counts:
             raise UserError("there are no samples to write")
         _write_index(scratch, counts, checksums, rest)
-        _write_manifest(scratch, arrays, len(counts))
+        _write_manifest(scratch, arrays, [int(one.sum()) for one in counts])
         scratch.chmod(0o755)
         if folder.exists():
             folder.rmdir()
@@ -287,11 +288,17 @@ def _write_index(
     write_atomically(folder / REST, lambda file: np.savez(file, **rest))
 
 
-def _write_manifest(folder: Path, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]], shards: int) -> None:
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    kinds = {name: [dtype.name, list(shape)] for name, (dtype, shape) in arrays.items()}
-    digests = {name: sha256_of(folder / name) for name in (INDEX, REST)}
-    manifest = {"format": FORMAT, "shards": shards, "arrays": kinds, "files": files, "sha256": digests}
+def _write_manifest(
+    folder: Path, arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]], samples: Sequence[int]
+) -> None:
+    manifest = {
+        "format": FORMAT,
+        "samples": sum(samples),
+        "shards": len(samples),
+        "arrays": {name: [dtype.name, list(shape)] for name, (dtype, shape) in arrays.items()},
+        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        "sha256": {name: sha256_of(folder / name) for name in (INDEX, REST)},
+    }
     write_json(folder / MANIFEST, manifest)
 
 

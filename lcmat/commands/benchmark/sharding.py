@@ -41,15 +41,19 @@ def _shards(args: argparse.Namespace, folder: Path) -> Path:
     table = []
     for row in rows:
         table.append([row["method"], f"{row['samples']:,}", f"{row['classes']:,}", f"{row['picks']:,}"])
-        table[-1] += [f"{row['written']:.0f}", f"{row['median']:.0f}", f"{row['peak_bytes'] / 2**30:.2f}"]
+        table[-1] += [f"{row[name]:.0f}" for name in ("written", "median", "processor")]
+        table[-1] += [f"{row['peak_bytes'] / 2**30:.2f}"]
+    whole = " --whole" * any(row["samples"] == LARGEST for row in rows)
+    chosen_by = f" --methods {' '.join(args.methods)}" if args.methods else ""
     text = (
         f"{100 * FRACTION:g}% of each class from shards on a disk, {args.features} features and as many logits as "
         f"classes in half precision, made up shard by shard; `--memory {work.MEMORY}`. One run, of a process of its "
-        f"own, reading included; another time the files were just written, and may come from the memory of the system. "
-        f"Target: 10 million within 8 GB on 2 cores.\n\n{_extrapolated(rows)}{_of_one_class(report)}"
-        f"`python -m lcmat benchmark shards{' --whole' * any(row['samples'] == LARGEST for row in rows)}`"
+        f"own, reading included, of files that were just written and may come from the memory of the system; on all "
+        f"cores: processor time. Target: 10 million within 8 GB on 2 cores.\n\n"
+        f"{_extrapolated(rows)}{_of_one_class(report)}"
+        f"`python -m lcmat benchmark shards{whole}{chosen_by}`"
     )
-    header = ["Method", "Samples", "Classes", "Picks", "Writing (s)", "Seconds", "Peak memory (GiB)"]
+    header = ["Method", "Samples", "Classes", "Picks", "Writing (s)", "Seconds", "On all cores", "Peak memory (GiB)"]
     return report.write_table("Selection from shards", text, header, table)
 
 

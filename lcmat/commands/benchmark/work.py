@@ -124,8 +124,15 @@ def from_shards(folder: Path, name: str, options: dict) -> tuple[list[float], di
         with tempfile.TemporaryDirectory() as place, limited(MEMORY):
             found.append(select_from_shards(shards, asked, Path(place), overwrite=False)[0])
 
+    before = time.process_time()
     seconds = timed(work, 1)
-    return seconds, {"picks": len(found[0]), "classes": len(shards.class_sizes), "chosen": found[0].indices.tolist()}
+    processor = round(time.process_time() - before, 4)
+    return seconds, {
+        "processor": processor,
+        "picks": len(found[0]),
+        "classes": len(shards.class_sizes),
+        "chosen": found[0].indices.tolist(),
+    }
 
 
 def cost_of(folder: Path, picks: list[int], how: dict) -> float:
