@@ -14,7 +14,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import torch
@@ -195,9 +195,35 @@ def collected(part: Tensor, sizes: list[int]) -> Tensor:
     return whole
 
 
-def averaging(network: nn.Module) -> nn.Module:
-    """Return a network that passes batches through this one, and averages gradients over all processes."""
-    return network if count() == 1 else nn.parallel.DistributedDataParallel(network)
+@contextmanager
+def averaging(network: nn.Module, sync_batchnorm: bool = False) -> Iterator[nn.Module]:
+    """Yield a network that passes batches through this one, and averages gradients over all processes.
+
+    sync_batchnorm: BatchNorm takes statistics of the batches of all processes, on GPUs; else of each process's.
+    """
+    if count() == 1:
+        yield network
+        return
+    with synchronised(network) if sync_batchnorm else nullcontext():
+        yield nn.parallel.DistributedDataParallel(network)
+
+
+@contextmanager
+def synchronised(network: nn.Module) -> Iterator[None]:
+    """Let layers of BatchNorm compute as nn.SyncBatchNorm for a while, with the weights and statistics that they have.
+
+    It has no parameters of its own and the same attributes, but for the group of processes, None: all.
+    """
+    kinds = nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d
+    layers = {layer: type(layer) for layer in network.modules() if isinstance(layer, kinds)}
+    for layer in layers:
+        layer.__class__, layer.process_group = nn.SyncBatchNorm, None
+    try:
+        yield
+    finally:
+        for layer, own in layers.items():
+            layer.__class__ = own
+            del layer.process_group
 
 
 def on_host(network: nn.Module) -> nn.Module:

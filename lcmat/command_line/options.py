@@ -229,6 +229,7 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     add("--config", metavar="FILE", help="YAML file of defaults for these flags")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--precision", default="auto", help="auto (bfloat16 where native), float32 or bfloat16")
+    add("--sync_batchnorm", default=False, **SWITCH, help="torchrun on GPUs: BatchNorm's statistics of whole batches")
     add("--threads", **INT, help="the most CPU cores to compute with (default: those that the process may use)")
     add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
     add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")

@@ -82,6 +82,8 @@ def jobs_of(requests: list[Request], registry: Registry) -> list[Job]:
 def _setup(request: Request, registry: Registry, known: dict[tuple[Source, str], Setup]) -> Setup:
     """Return the setup of a request; the data of one that reads the same are used again."""
     device, settings = choose_device(_device_name(request)), request.settings
+    if settings.recipe.sync_batchnorm and (device.type != "cuda" or distributed.count() == 1):
+        raise UserError("--sync_batchnorm is for several processes with a GPU each, by torchrun; leave it out")
     key = (request.source, str(device))
     if key not in known:
         dataset = request.source.load(request.workers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lcmat.errors import UserError, lookup, shown
@@ -50,7 +51,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         **{name: getattr(args, name) for name in (*same, *tests, *counts)},
         selection_recipe=_recipe(args, "selection_", args.selection_batch, scheduler="constant"),
         pretrained=None if args.pretrained is None else Path(args.pretrained),
-        recipe=_training_recipe(args),
+        recipe=replace(_training_recipe(args), sync_batchnorm=args.sync_batchnorm),
         hold_out=args.val,
         save_path=Path(args.save_path),
         cache_path=Path(args.cache_path),
@@ -103,7 +104,7 @@ def _training_recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _recipe(args: argparse.Namespace, prefix: str, batch: int | None, **rest: object) -> Recipe:
-    values = {name: getattr(args, prefix + name) for name in RECIPE}
+    values = {name: getattr(args, prefix + name) for name in RECIPE} | {"sync_batchnorm": args.sync_batchnorm}
     try:
         return Recipe(batch=args.batch if batch is None else batch, **values, **rest)
     except UserError as error:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from lcmat import distributed
 from lcmat.augmentation import normalise
 from lcmat.data import Split
 
@@ -87,4 +88,4 @@ def by_class(network: nn.Module, split: Split, compute: Compute) -> tuple[list[i
 
 def quiet(parts: Sequence) -> bool | None:
     """Return tqdm's `disable` for a pass in so many parts: a bar for a few flickers, and none needs no terminal."""
-    return True if len(parts) < 10 else None
+    return True if len(parts) < 10 or distributed.rank() else None

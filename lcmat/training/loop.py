@@ -104,8 +104,8 @@ def _go_on(course: Course, first: int, watch: Watch, checkpoint: Checkpoint | No
     hidden = True if distributed.rank() else None
     bar = tqdm(range(first + 1, epochs + 1), watch.label, initial=first, total=epochs, disable=hidden, leave=False)
     recent: list[Step] = []
-    network = distributed.averaging(course.network)
-    with torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):  # layers draw from it
+    forked = torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else [])  # layers draw from it
+    with distributed.averaging(course.network, course.recipe.sync_batchnorm) as network, forked:
         for epoch in bar:
             correct = _epoch(course, network, epoch - 1, recent)
             stored = checkpoint is not None and epoch < epochs and time.monotonic() - saved >= checkpoint.seconds
@@ -191,8 +191,7 @@ def _batches(course: Course, parts: list[Tensor], draw: torch.Generator, label: 
     shares = [distributed.share(len(part)) for part in parts]
     mixing = augmentation in siamese.TRAINING  # images with others of the batch, all of which it needs
     read = parts if mixing else [part[share] for part, share in zip(parts, shares, strict=True)]
-    hidden = True if distributed.rank() else quiet(parts)
-    bar = tqdm(split.batches(read), label, total=len(parts), disable=hidden, leave=False)
+    bar = tqdm(split.batches(read), label, total=len(parts), disable=quiet(parts), leave=False)
     for (images, labels, _), positions, share in zip(bar, parts, shares, strict=True):
         if mixing:
             inputs, mix = siamese.training_batch(compute.inputs(images), augmentation, draw)

@@ -16,6 +16,10 @@ SCHEDULERS = ("CosineAnnealingLR", "StepLR", "MultiStepLR", "constant")
 MILESTONES = (2 / 3, 5 / 6)
 
 
+# Fields that came after the first records, whose configurations do not have them.
+_LATE = ("total_steps", "sync_batchnorm")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train. The defaults are those of LCMat's appendix D.1 for training on a subset."""
@@ -33,6 +37,7 @@ class Recipe:
     gamma: float = 0.5  # StepLR, MultiStepLR
     augmentation: str = "none"
     total_steps: int | None = None  # in place of `epochs`: as many optimiser steps, whatever the size of the split
+    sync_batchnorm: bool = False  # statistics of whole batches, where several processes have a share of each
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", lookup("optimizer", self.optimizer, OPTIMIZERS))
@@ -70,8 +75,8 @@ class Recipe:
 
     @property
     def described(self) -> dict[str, object]:
-        """All fields as a configuration says them: `total_steps` only where it is given."""
-        return {name: value for name, value in asdict(self).items() if name != "total_steps" or value is not None}
+        """All fields as a configuration says them: `total_steps` and `sync_batchnorm` only where they are given."""
+        return {name: value for name, value in asdict(self).items() if name not in _LATE or value}
 
     def steps(self, epoch_steps: int) -> int:
         """Return all optimiser steps of a training whose epoch has so many."""

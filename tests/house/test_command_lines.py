@@ -50,7 +50,7 @@ OTHER = {
     "--greedy": "partition", "--memory": "1GB", "--tolerance": "0.5 --selection LBCS",
     "--trials": "7 --selection LBCS", "--init_selection": "Craig --selection LBCS", "--option": "LCMat-S.K=3",
     "--factor": "2 --selection LCMat-C", "--backpack": "True --selection LCMat-C", "--snapshots": "3",
-    "--total_steps": "7", "--quota": "recall",
+    "--total_steps": "7", "--quota": "recall", "--sync_batchnorm": "True",
     "--evaluation": "idc", "--evaluations": "3", "--epochs": "7", "--batch": "64", "--train_batch": "64",
     "--optimizer": "Adam", "--lr": "0.2", "--momentum": "0.5", "--nesterov": "False", "--weight_decay": "0.1",
     "--scheduler": "StepLR", "--min_lr": "0.001", "--step_size": "7 --scheduler StepLR",

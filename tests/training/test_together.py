@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from lcmat import distributed
 from lcmat.files import load_checkpoint
 from tests import together
 from tests.harness import ROOT, TINY, call, places, records_in
+from tests.networks import TinyNet
 
 # The order of sums differs: a share's gradients are summed first, and then the processes'.
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -108,3 +111,22 @@ def test_a_process_that_ends_ends_all_with_one_line(rank: int, how: str, words: 
     (line,) = lines(done)
     assert words in line
     assert done.stderr.count("Traceback") <= 1  # torchrun's own
+
+
+def test_synchronised_layers_are_themselves_again_afterwards() -> None:
+    """With the weights and statistics that they have meanwhile; what it computes needs GPUs."""
+    network = TinyNet(seed=0, extra=True)
+    layer, before = network.body[2], {name: value.clone() for name, value in network.state_dict().items()}
+    with distributed.synchronised(network):
+        assert type(layer) is nn.SyncBatchNorm
+        layer.running_mean += 1
+    assert type(layer) is nn.BatchNorm1d
+    assert vars(layer).keys() == vars(TinyNet(seed=0, extra=True).body[2]).keys()
+    after = network.state_dict()
+    assert torch.equal(after["body.2.running_mean"], before["body.2.running_mean"] + 1)
+    assert torch.equal(after["body.2.weight"], before["body.2.weight"])
+
+
+def test_sync_batchnorm_without_several_gpus_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert call(*TINY, *places(tmp_path), "--sync_batchnorm") == 2
+    assert "by torchrun; leave it out" in capsys.readouterr().err
