@@ -67,7 +67,7 @@ def _one_of_each(pictures: dict[str, Pictures], classes: int, title: str) -> plt
     rows = np.concatenate([np.full(len(labels), row) for row, (_, labels) in enumerate(pictures.values())])
     images = torch.cat([images[np.argsort(labels)] for images, labels in pictures.values()])
     side = min(0.6, WIDTH / (classes + 3))
-    size = (side * classes + 0.075 * max(map(len, pictures)) + 0.4, side * len(pictures) + 0.5)
+    size = (side * classes + 0.09 * max(map(len, pictures)) + 0.5, side * len(pictures) + 0.5)
     figure, axes = plt.subplots(figsize=size, layout="constrained")
     sheet = sheet_of(images, rows, len(pictures), classes)
     _show(axes, sheet)

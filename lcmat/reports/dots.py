@@ -6,6 +6,7 @@ What lies on one side of nothing with its whole interval is blue or red, what ca
 from __future__ import annotations
 
 import math
+import statistics
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from lcmat.reports.tables import Paired
 COLOUR = {1: BLUE, -1: VERMILLION, 0: GREY, None: "0.25"}
 # Characters in a line of a row's name; inches of a figure's width, of a panel's without names, and of a character.
 LABEL, WIDTH, PANEL, CHARACTER = 42, 10.5, 2.0, 0.068
-# How many times as wide as needed an axis may be.
-TOO_WIDE = 1.7
+# Intervals of more than so many times the median width may be cut, if all would make the axis so many times as wide.
+WIDE, STRETCHED = 2, 1.3
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def dots_figure(panels: list[Panel], title: str, axis: str, folder: Path, name: 
     fitting = max(1, min(len(panels), int(WIDTH / (PANEL + name_width))))
     down = math.ceil(len(panels) / fitting)
     across = math.ceil(len(panels) / down)
-    width = min(3.6, max(PANEL, WIDTH / across - name_width))
+    width = min(5.0 if across == 1 else 3.6, max(PANEL, WIDTH / across - name_width))
     size = (across * (width + name_width), 0.6 + down * (0.9 + (0.09 + 0.13 * tall) * most))
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained", sharex=True)
     for place in axes.flat[len(panels) :]:
@@ -98,23 +99,26 @@ def dots_figure(panels: list[Panel], title: str, axis: str, folder: Path, name: 
     low, high = scale(panels)
     axes[0, 0].set_xlim(low, high)
     cut = any(dot.low < low or dot.high > high for one in panels for dot in one.dots)
-    figure.suptitle(f"{title}; some intervals go on beyond the frame" if cut else title, fontsize=10)
+    words = f"{title}; some intervals cross the frame" if cut else title
+    wide = int(size[0] / 0.075)
+    figure.suptitle("\n".join(textwrap.fill(line, wide) for line in words.splitlines()), fontsize=10)
     return save_figure(figure, folder, name)
 
 
 def scale(panels: list[Panel]) -> tuple[float, float]:
-    """Return the ends of the axis: of everything, unless intervals that tell nothing apart make it too wide.
+    """Return the ends of the axis: of everything, unless a few wide intervals that tell nothing apart stretch it.
 
-    Then all means and the intervals of what is told apart count, and others may reach beyond.
+    Then those reach beyond it: of more than `WIDE` times the median width.
     """
     dots = [dot for one in panels for dot in one.dots]
+    usual = WIDE * statistics.median(dot.high - dot.low for dot in dots)
     zero = [0.0] * any(dot.side is not None for dot in dots)
     needed, whole = (
         [*zero, *(dot.mean for dot in dots), *(end for dot in some for end in (dot.low, dot.high))]
-        for some in ([dot for dot in dots if dot.side != 0], dots)
+        for some in ([dot for dot in dots if dot.side != 0 or dot.high - dot.low <= usual], dots)
     )
-    wide = max(whole) - min(whole) > TOO_WIDE * (max(needed) - min(needed))
-    low, high = (min(needed), max(needed)) if wide and min(needed) < max(needed) else (min(whole), max(whole))
+    stretched = max(whole) - min(whole) > STRETCHED * (max(needed) - min(needed))
+    low, high = (min(needed), max(needed)) if stretched else (min(whole), max(whole))
     margin = 0.04 * (high - low) + 0.3
     return low - margin, high + margin
 

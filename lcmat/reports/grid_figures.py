@@ -30,7 +30,7 @@ def heatmap(
             colour = "white" if abs(shares[i, j] - 0.5) > 0.3 else "black"
             label = f"{wins[a, b]:g}\n({margins[a, b]:+.1f})"
             axes.text(j, i, label, ha="center", va="center", fontsize=8, color=colour)
-    drawn = axes.imshow(shares, cmap="RdBu_r", vmin=0, vmax=1)
+    drawn = axes.imshow(shares, cmap="RdBu_r", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(n), methods, rotation=45, ha="right")
     axes.set_yticks(range(n), methods)
     cases = max((count for count in counts.values()), default=0)

@@ -67,6 +67,18 @@ def test_intervals_of_accuracies_end_at_0_and_100() -> None:
     assert [(dot.low, dot.high, dot.side) for dot in found] == [(96, 100, None), (0, 4, None)]
 
 
+def test_an_axis_holds_all_but_the_widest_intervals_that_tell_nothing_apart() -> None:
+    """Every mean and every interval that is told apart lies within; intervals that are wide alike are not cut."""
+    some = {str(place): Paired(place, 2.0, 3) for place in range(-5, 5)}
+    wide, apart = {"wide": Paired(-3, 90.0, 3)}, {"apart": Paired(40, 30.0, 3)}
+    low, high = dots.scale([dots.panel("", some | wide | apart)])
+    assert -12 < low < -7
+    assert 70 < high < 75
+    low, high = dots.scale([dots.panel("", {str(place): Paired(place, 90.0, 3) for place in range(5)})])
+    assert low < -90
+    assert high > 94
+
+
 def test_few_methods_are_lines_and_many_are_dots(drawn: dict[str, plt.Figure], tmp_path: Path) -> None:
     """Minus Uniform where it stands, at a single fraction, too; legends cover no axes."""
     few, many = ["Uniform", *"abc"], ["Uniform", *"abcdef"]
