@@ -4,4 +4,4 @@
 # each run is done by one. Further flags go to main.py's parser and win; --plan only says what is to be done.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" requirements.txt
-run_grid methods2_protocols_digits "$@"
+run_grid methods2_protocols_digits --save_path "$root/result/methods2" "$@"
