@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
-from tqdm import tqdm
 
 from lcmat import memory_limit
+from lcmat.alive import Progress
 from lcmat.effort import effort
 from lcmat.errors import UserError
 from lcmat.signals import Signals
@@ -243,7 +243,7 @@ class LastLayer:
         squares = [0.0] * len(several)
         parts = [_counting(c, self.p, self.h) for c in (first, *rest)]
         pairs = list(itertools.combinations_with_replacement(range(self.shape[0]), 2))
-        for i, j in tqdm(pairs, desc="Frobenius norm", disable=None, leave=False):
+        for i, j in Progress(pairs, desc="Frobenius norm"):
             blocks = [_block(c, p, h, i, j) for c, p, h in parts]
             for number, block in enumerate(blocks):
                 whole = block if number == 0 else blocks[0] + block

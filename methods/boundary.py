@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.block_sizes import at_once
 from lcmat.distances.neighbours import nearest_others
 from lcmat.errors import UserError
@@ -48,7 +48,7 @@ def deep_fool(
     network.to(compute.device)
     parts = torch.arange(len(signals)).split(at_once().images)
     quiet = None if len(signals) > 2 * at_once().images else True
-    bar = tqdm(context.split.batches(parts), total=len(parts), desc="DeepFool", disable=quiet, leave=False)
+    bar = Progress(context.split.batches(parts), total=len(parts), desc="DeepFool", disable=quiet)
     with evaluation_mode(network):
         norms = [perturbation(network, compute.inputs(images), overshoot, iterations, classes) for images, _, _ in bar]
     return Picks(ranked(-torch.cat(norms), budget))

@@ -11,9 +11,9 @@ from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.alive import Progress
 from lcmat.bilevel import Rules, TrialFile, refine, train_full_batch
 from lcmat.bilevel.inner_loop import Images, check_memory, mean_loss, prepared
 from lcmat.bilevel.trials import LEAST
@@ -181,7 +181,7 @@ def _networks(context: Context, known: dict, options: Options, seed: int) -> lis
     if not options.pretrain_epochs:
         return networks
     recipe = replace(context.recipe, epochs=options.pretrain_epochs)
-    for number, network in enumerate(tqdm(networks, desc="LBCS: networks to start with", disable=None, leave=False)):
+    for number, network in enumerate(Progress(networks, desc="LBCS: networks to start with")):
         if number == len(known["networks"]):
             began = time.monotonic()
             train(network, context.split, recipe, context.compute, seed=seeds.derive(seed, "pretrain", number))

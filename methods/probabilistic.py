@@ -8,12 +8,13 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.alive import Progress
 from lcmat.errors import UserError
 from lcmat.expected import array, each, fields, of, real
 from lcmat.files import load_checkpoint, save_tensors
+from lcmat.journal import note
 from lcmat.selection import Context, Method, Picks
 from lcmat.selection.context import TRAINING_RECIPE
 from lcmat.selection.ranking import ranked
@@ -51,12 +52,13 @@ def probabilistic(
     s, losses, before = _restored(context, identity, s, losses)
     context.took(before)
     began = time.monotonic() - before
-    bar = tqdm(range(len(losses), outer_steps), initial=len(losses), total=outer_steps, desc="Probabilistic",
-               disable=None, leave=False)  # fmt: skip
+    bar = Progress(range(len(losses), outer_steps), initial=len(losses), total=outer_steps, desc="Probabilistic",
+               disable=None)  # fmt: skip
     for t in bar:
         mask = _drawn(s, seeds.generator(seed, "mask", t))
         losses.append(loss_after_training(context, mask, inner_epochs, seed))
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
+        note("Probabilistic", t + 1, loss=losses[-1])
         s = _updated(s, mask, losses, step, groups, budgets)
         if context.checkpoint is not None:
             kept = {"identity": identity, "s": s, "losses": losses, "seconds": time.monotonic() - began}

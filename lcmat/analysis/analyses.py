@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.analysis import loss_surface
 from lcmat.analysis.groups import Case, Group, Row
 from lcmat.analysis.loss_difference import sharpness
@@ -48,7 +48,7 @@ class How:
 
 def _cases(groups: list[Group], label: str) -> Iterator[tuple[Group, Case]]:
     every = [(group, case) for group in groups for case in group.cases]
-    yield from tqdm(every, desc=label, disable=None, leave=False)
+    yield from Progress(every, desc=label)
 
 
 def bound(groups: list[Group], how: How) -> dict[str, list[Row]]:
@@ -226,7 +226,7 @@ def variance(groups: list[Group], how: How) -> dict[str, list[Row]]:
         ]
         classes = signals.labels.unique().tolist()
         orders = {label: by_variance(signals[signals.labels == label])[0] for label in classes}
-        for case in tqdm(group.cases, desc=f"variance, seed {group.seed}", disable=None, leave=False):
+        for case in Progress(group.cases, desc=f"variance, seed {group.seed}"):
             difference = layer.diagonal(group.coefficients(case)).flatten().abs()
             places.append(case.row | {"class": "all"} | place_of(order, difference))
             chosen = torch.from_numpy(case.subset.indices).to(signals.labels.device)

@@ -35,7 +35,7 @@ def images(found: Found, jobs: list[Job], fraction: float | None = None, seed: i
         raise UserError(f"{found.name}: no run of fraction {fraction:g} and seed {seed} is recorded")
     dataset = next(iter(here.values())).setup.dataset
     pictures = {name: _pictures(job) for name, job in here.items()}
-    title = f"{dataset.name}, {100 * fraction:.4g}%, seed {seed}"
+    title = f"{dataset.title}, {100 * fraction:.4g}%, seed {seed}"
     name = found.name + "-images" * (not found.alone)
     return contact_sheet(pictures, dataset.num_classes, title, name, found.figures)
 

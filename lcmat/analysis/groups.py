@@ -6,16 +6,16 @@ import functools
 import itertools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lcmat import records
+from lcmat.alive import Progress
 from lcmat.analysis.loss_difference import coefficients
 from lcmat.errors import UserError
 from lcmat.expected import Expected
-from lcmat.files import save_tensors
+from lcmat.files import PROJECT, save_tensors
 from lcmat.last_layer import LastLayer
 from lcmat.records.keys import FORMATS
 from lcmat.reports.tables import row_names
@@ -50,12 +50,16 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The cases of one f_T. network_name: what tells it from others of the same seed, "" if there are none."""
+    """The cases of one f_T. network_name: what tells it from others of the same seed, "" if there are none.
+
+    differing: how it differs from the network that chose recorded subsets, if it does.
+    """
 
     setup: Setup
     seed: int
     network_name: str
     cases: list[Case]
+    differing: list[str] = field(default_factory=list)
 
     def named(self, what: str) -> str:
         """Return the name of a row: what it is of, and the network, if there are several."""
@@ -107,7 +111,7 @@ def groups_of(jobs: list[Job]) -> list[Group]:
     groups: dict[tuple, Group] = {}
     found: list[tuple[Group, Case, bool]] = []
     seen: set[str] = set()
-    bar = tqdm(jobs, desc="subsets", disable=True if len(jobs) < 10 else None, leave=False)
+    bar = Progress(jobs, desc="subsets", disable=True if len(jobs) < 10 else None)
     for job, network in zip(bar, _networks(jobs), strict=True):
         key = selection.selection_key(job.config)
         if key in seen:  # of several networks that are trained on one subset
@@ -117,6 +121,7 @@ def groups_of(jobs: list[Job]) -> list[Group]:
         place = (id(setup.dataset), pretrained.cache_key(setup, pretrained.NetworkId(seed, None)), seed)
         group = groups.setdefault(place, Group(setup, seed, network, []))
         subset, facts = selection.saved_subset(setup, job.run)
+        facts = facts or selection.recorded_network(setup, job.run, PROJECT / "result")
         reads_network = bool(job.run.needs & pretrained.OF_THE_NETWORK)
         if reads_network and setup.ratio(job.run) is None:  # a held-out split makes it another network by intent
             _check_network(group, facts)
@@ -153,20 +158,21 @@ def _networks(jobs: list[Job]) -> list[str]:
 
 def _of_the_network(job: Job) -> dict[str, object]:
     """Return what determines f_T, but for its seed."""
-    dataset = {"dataset": job.setup.dataset.name, "image_size": job.setup.dataset.size_in_words}
+    dataset = {"dataset": job.setup.dataset.title, "image_size": job.setup.dataset.size_in_words}
     network = pretrained.network_configuration(job.setup, pretrained.NetworkId(job.run.seed, None))
     return {**dataset, "precision": str(job.setup.compute.precision), **network, "seed": None}
 
 
 def _check_network(group: Group, recorded: dict | None) -> None:
-    """Warn if a subset was chosen by another network than f_T here: threads and processors round differently."""
+    """Warn of a subset that was chosen by another network than f_T here: threads and processors round differently."""
     names = ("train_accuracy", "sha256")
     own = pretrained.facts_of_network(group.setup, group.seed) if recorded else {}
     if recorded and any(name in recorded and recorded[name] != own.get(name) for name in names):
-        warnings.warn(
+        text = (
             f"the network of seed {group.seed} in {group.setup.settings.cache_path} is not the one that chose the "
             f"recorded subsets (training accuracy {own.get('train_accuracy')}%, not "
             f"{recorded.get('train_accuracy')}%): it was trained with other threads or on another processor. "
-            f"Numbers will differ; for the recorded ones give an empty --cache_path and the --threads of the records",
-            stacklevel=2,
+            f"Numbers will differ; for the recorded ones give an empty --cache_path and the --threads of the records"
         )
+        group.differing.append(text)
+        warnings.warn(text, stacklevel=2)

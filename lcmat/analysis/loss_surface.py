@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.alive import Progress
 from lcmat.condensation.matching_step import limits
 from lcmat.data import Split
 from lcmat.last_layer import Difference
@@ -108,7 +108,7 @@ def landscape(network: nn.Module, split: Split, compute: Compute, places: list[f
     first, second = (filter_normalised(network, seed) for seed in (0, 1))
     losses = torch.zeros(len(places), len(places), len(split))
     at_once = limits(compute.device, split.image_shape).images
-    bar = tqdm(total=len(places) ** 2, desc=label, disable=None, leave=False)
+    bar = Progress(total=len(places) ** 2, desc=label)
     for (i, x), (j, y) in itertools.product(enumerate(places), repeat=2):
         with moved(network, first, x), moved(network, second, y):
             for logits, labels, positions in predictions(network, split, compute, at_once):

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.bilevel.lexicographic import Objectives, Rules, State, ask, best_index, initial_state, is_nondominated, tell
 from lcmat.errors import UserError
 from lcmat.expected import fields, of, optional, problem, real, row, whole
 from lcmat.files import check_regular, write_text
+from lcmat.journal import note
 from lcmat.training import DivergedError
 
 # Fewer samples than this cannot be trained on, for BatchNorm.
@@ -150,7 +151,7 @@ def refine(
     Raises DivergedError if no training ends in a loss below DIVERGED.
     """
     state, front = initial_state(start, rules), []
-    bar = tqdm(total=trials, desc="LBCS", disable=None, leave=False)
+    bar = Progress(total=trials, desc="LBCS")
     for trial in range(trials):
         state, point, untrained = advanced(state, rules, seed, limit, repeatable)
         if point is None:
@@ -172,6 +173,8 @@ def refine(
         if file is not None and kept is None:
             file.append(_described(trial, value, state, untrained, time.monotonic() - started))
         bar.update()
+        best = state.value or (None, None)
+        note("LBCS", trial + 1, loss=value[0], size=value[1], incumbent_loss=best[0], incumbent_size=best[1])
         if state.value is not None:  # else the search has just restarted
             bar.set_postfix(loss=f"{state.value[0]:.4f}", size=state.value[1])
     bar.close()

@@ -19,7 +19,8 @@ class Pace:
 
     Training is taken to grow with images times epochs, plus the images tested at a third of that; pretraining with its
     epochs. Runs count if dataset, networks and precision agree. Selection and condensation take what they took with
-    the same method, options and size; selection otherwise what it took with the method at all.
+    the same method, options and size; selection otherwise what it took with the method at all. Where nothing of the
+    dataset is recorded, runs on another one with images of the same size count, in proportion to the images.
     """
 
     def __init__(self, records: Iterable[dict], test_images: dict[str, int]) -> None:
@@ -28,6 +29,7 @@ class Pace:
         self.training: dict[tuple, list[float]] = defaultdict(list)  # seconds of a unit of load
         self.pretraining: dict[tuple, list[float]] = defaultdict(list)  # seconds of an epoch
         self.choosing: dict[tuple, list[float]] = defaultdict(list)
+        self.elsewhere: dict[tuple, list[float]] = defaultdict(list)  # likewise, of any dataset, for each image of it
         self.made: set[str] = set()  # synthetic images
         for record in records:
             self.learn(record)
@@ -36,18 +38,26 @@ class Pace:
         """Take one more record."""
         config, seconds = record["config"], record["seconds"]
         if config.get("training") and seconds.get("train"):
-            load = _load(record["subset_size"], config, self.test_images.get(record["dataset"], 0))
+            load = _load(record["subset_size"], config, self.test_images.get(config["dataset"], 0))
             self.training[_kind(config)].append(seconds["train"] / load)
+            self.elsewhere["train", *_kind(config)[1:]].append(seconds["train"] / load)
+        images = max(1.0, record["subset_size"] / config["fraction"]) if config.get("fraction") else None
         network = config.get("selection_network") or {}
         if "epochs" in network and seconds.get("pretrain"):
             self.pretraining[_origin(config)].append(seconds["pretrain"] / network["epochs"])
+            if images:
+                of_one = seconds["pretrain"] / network["epochs"] / images
+                self.elsewhere["pretrain", *_origin(config)[1:]].append(of_one)
         for key in (_choice(config), _method(config)):
             self.choosing[key].append(seconds.get("select", 0.0))
+        if images and "condensing" not in config:
+            self.elsewhere["select", *_method(config)[1:]].append(seconds.get("select", 0.0) / images)
         self.made |= {config["condensing"]} if "condensing" in config else set()
 
     def of_training(self, job: Job) -> float | None:
         """Return the seconds of the job's trainings, None if none of the kind is recorded."""
-        speeds = self.training.get(_kind(job.config))
+        kind = _kind(job.config)
+        speeds = self.training.get(kind) or self.elsewhere.get(("train", *kind[1:]))
         if not speeds:
             return None
         size = max(1, round(job.config["fraction"] * len(job.setup.part(job.run)[0])))
@@ -61,6 +71,8 @@ class Pace:
         known = self.choosing.get(_choice(config))
         if known is None and images is None:  # the options of condensation change its time a hundredfold
             known = self.choosing.get(_method(config))
+        if known is None and images is None and (of_one := self.elsewhere.get(("select", *_method(config)[1:]))):
+            return statistics.median(of_one) * len(job.setup.dataset.train)
         return statistics.median(known) if known else None
 
     def of_networks(self, job: Job, known: set[str]) -> float:
@@ -71,8 +83,18 @@ class Pace:
             if key in known or epochs is None or pretrained.is_taken(job.setup, network_id):
                 continue
             known.add(key)
-            total += epochs * statistics.median(self.pretraining.get(_origin(job.config)) or [0.0])
+            total += epochs * self.of_epoch(job)
         return total
+
+    def of_epoch(self, job: Job) -> float:
+        """Return the seconds of an epoch of pretraining, 0 if nothing is known."""
+        if not job.config["selection_network"]:
+            return 0.0
+        known = self.pretraining.get(_origin(job.config))
+        if known:
+            return statistics.median(known)
+        of_one = self.elsewhere.get(("pretrain", *_origin(job.config)[1:])) or [0.0]
+        return statistics.median(of_one) * len(job.setup.dataset.train)
 
 
 def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
@@ -85,6 +107,14 @@ def estimate(jobs: list[Job], known: list[dict]) -> tuple[float, int]:
         total += (training or 0.0) + (choice or 0.0) + pace.of_networks(job, networks)
         pace.made |= {job.config["condensing"]} if "condensing" in job.config else set()
     return total, unknown
+
+
+def by_processor(known: Iterable[dict]) -> dict[str, list[dict]]:
+    """Return records by the processor that they were made on, "" where they do not say."""
+    found: dict[str, list[dict]] = defaultdict(list)
+    for record in known:
+        found[str(record.get("environment", {}).get("processor", ""))].append(record)
+    return dict(found)
 
 
 class Deadline:
@@ -118,14 +148,6 @@ def seconds_of(text: str) -> float:
     if found is None or not 0 < float(found[1]) <= 1e6:
         raise UserError(f"a time looks like 90, 10m or 1.5h, not {text[:40]!r}")
     return float(found[1]) * UNITS[found[2] or "s"]
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: 40 s, 12 min, 3 h 20 min."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _kind(config: dict) -> tuple:

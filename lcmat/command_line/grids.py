@@ -2,7 +2,7 @@
 
 title: what it is. runs: flags of main.py with their values, by name; or a list of such blocks. vary: flags, each with a
 list of values, that are combined with each other and with every block. report: which tables and figures come of it (see
-`lcmat.reports.grids`), each a name or {name: options}.
+`lcmat.reports.grids`), each a name or {name: options}. takes: how long it took, on what, as `--plan` says it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from lcmat.errors import UserError, one_line, shown, suggest
 
 # The most command lines of a grid.
 MOST = 100_000
-KEYS = ("title", "runs", "vary", "report")
+KEYS = ("title", "runs", "vary", "report", "takes")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The command lines that a file stands for, parsed; and the reports asked for, by name, with options."""
+    """The command lines that a file stands for, parsed; the reports asked for, by name, with options; its time."""
 
     name: str
     title: str
     lines: list[argparse.Namespace]
     reports: dict[str, dict[str, object]]
+    takes: str = ""
 
 
 def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Sequence[str]) -> Grid:
@@ -58,7 +59,8 @@ def read_grid(path: Path, overrides: Sequence[str], parser: Parser, reports: Seq
         for values in itertools.product(*vary.values()):
             words = yaml_files.words_of({**block, **dict(zip(vary, values, strict=True))}, path, parser)
             lines.append(options.parse([*words, *overrides], parser))
-    return Grid(path.stem, one_line(content.get("title", path.stem)), lines, _reports(content, path, reports))
+    title, takes = (one_line(content.get(name, usual)) for name, usual in (("title", path.stem), ("takes", "")))
+    return Grid(path.stem, title, lines, _reports(content, path, reports), takes)
 
 
 def _reports(content: dict, path: Path, known: Sequence[str]) -> dict[str, dict[str, object]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lcmat.command_line.listed import names
 from lcmat.command_line.yaml_files import nearest, words_in
 from lcmat.errors import UserError
 from lcmat.memory_limit import parse_size
@@ -39,11 +40,13 @@ class Formatter(argparse.HelpFormatter):
     """One line for each flag, with its default unless that is nothing."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return (
-            action.help
-            if action.default in (None, False, [], argparse.SUPPRESS)
-            else f"{action.help} (default: %(default)s)"
-        )
+        if action.default in (None, False, [], argparse.SUPPRESS):
+            return action.help
+        several = isinstance(action.default, list)
+        return f"{action.help} (default: {' '.join(map(str, action.default)) if several else '%(default)s'})"
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "".join(f"{indent}{line}\n" for line in text.splitlines())  # lists of names keep their lines
 
 
 class LastOf(argparse.Action):
@@ -75,7 +78,8 @@ def build_parser(program: str = MAIN) -> Parser:
         allow_abbrev=False,
         usage=f"python {program} [FLAG VALUE …]",
         description="Select a small subset of a dataset, train a fresh network on it, and record its test accuracy.",
-        epilog="Exit codes: 2 for bad input, 3 for what the disk or the memory refuses, 130 after Ctrl-C.",
+        epilog=f"{names()}\nWhat each method needs and takes: python -m lcmat methods NAME\n\n"
+        "Exit codes: 2 for bad input, 3 for what the disk or the memory refuses, 130 after Ctrl-C.",
         formatter_class=lambda prog: Formatter(prog, max_help_position=44, width=120),
     )
     _add_data(parser.add_argument_group("data"))
@@ -92,7 +96,8 @@ def build_parser(program: str = MAIN) -> Parser:
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--dataset", default="CIFAR10", help="name, ImageFolder, or hf:NAME_OR_PATH")
+    add("--dataset", default="CIFAR10", help="its name, below; ImageFolder, of --data_path; or hf:NAME_OR_PATH")
+    add("--dataset_name", metavar="NAME", help="what to call data of your own in results (default: as their folder)")
     add("--data_path", default="data", metavar="DIR", help="folder of the data; looked in before downloading")
     add(
         "--signals",
@@ -102,7 +107,10 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     add("--image_size", type=int, metavar="PIXELS", help="scale images to this (default: as they are)")
     add("--pixel_mean", nargs="+", **FLOAT, help="mean to scale pixels in [0, 1] by, of all channels or of each")
     add("--pixel_std", nargs="+", **FLOAT, help="standard deviation, likewise (default: the dataset's published ones)")
-    add("--augmentation", help="none, crop, crop_flip, dsa or idc (default: the dataset's own)")
+    add(
+        "--augmentation",
+        help="none, crop, crop_flip, dsa (Zhao & Bilen 2021), idc (Kim 2022) (default: the dataset's)",
+    )
     add("--image_column", metavar="NAME", help="hf: the column of images (default: found)")
     add("--label_column", metavar="NAME", help="hf: the column of labels (default: found)")
     add("--train_split", metavar="NAME", help="hf: the split to select from (default: found)")
@@ -118,7 +126,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
 
 def _add_pretraining(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--model", default="ResNet18", help="network that selects, and is trained on the subset")
+    add("--model", default="ResNet18", help="network that selects, and is trained on the subset; names below")
     add("--inner_model", metavar="NET", help="network that LBCS and Probabilistic train inside (default: as --model)")
     add("--pretrained", metavar="FILE", help="state dict to use in place of pretraining, for all seeds")
     add("--selection_epochs", "-se", **INT, default=10, help="epochs of pretraining")
@@ -133,12 +141,16 @@ def _add_pretraining(group: argparse._ArgumentGroup) -> None:
     add("--selection_test_interval", "-sti", **INT, default=0, help="epochs between tests of it; 0: none")
     add("--selection_test_fraction", "-stf", **FLOAT, default=1.0, help="share of the test images for that")
     add("--signals_mode", metavar="MODE", help="eval, or train: BatchNorm by batches of one class (default: eval)")
-    add("--gradient_scale", metavar="SCALE", help="sample, or batch: gradients / --selection_batch (default: sample)")
+    add(
+        "--gradient_scale",
+        metavar="SCALE",
+        help="sample, or batch: gradients divided by --selection_batch (default: sample)",
+    )
 
 
 def _add_selection(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods, or all")
+    add("--selection", nargs="+", default=["LCMat-S"], metavar="METHOD", help="one or more methods, below, or all")
     add(
         "--fraction",
         action=LastOf,
@@ -163,9 +175,24 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
         metavar="HOW",
         help="shares of classes: even, or recall, more of what is recalled less (default: even)",
     )
-    add("--rho", action=LastOf, other="eps", **FLOAT, help="LCMat: radius ρ of the curvature term (default: 0.1)")
-    add("--K", type=int, metavar="K", help="LCMat: Hessian dimensions (default: 100, or all if fewer)")
-    add("--weights", **SWITCH, help="train with cluster sizes as weights (default: True of Craig, else False)")
+    _add_method_options(add)
+
+
+def _add_method_options(add: Callable[..., argparse.Action]) -> None:
+    add(
+        "--rho",
+        action=LastOf,
+        other="eps",
+        **FLOAT,
+        help="LCMat: weight ρ of curvature beside gradients, 0: none (default: 0.1)",
+    )
+    add(
+        "--K",
+        type=int,
+        metavar="K",
+        help="LCMat-S: compare curvature in the K weights of the last layer where it varies most (default: 100)",
+    )
+    add("--weights", **SWITCH, help="weigh each pick by how many samples are nearest to it (default: by Craig alone)")
     add(
         "--greedy",
         metavar="HOW",
@@ -175,7 +202,7 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
         "--memory",
         type=size,
         metavar="SIZE",
-        help="for distances that are kept, as 4GB (default: a quarter of what is free)",
+        help="the most memory for distances between samples, as 4GB (default: a quarter of the free)",
     )
     add("--weights_by", metavar="WHAT", help="subset, or batch: what weights have mean 1 over (default: subset)")
     add("--numerics", metavar="WHOSE", help="paper, or released: all switches of methods/README.md (default: paper)")
@@ -185,19 +212,32 @@ def _add_selection(group: argparse._ArgumentGroup) -> None:
     add("--tolerance", **FLOAT, help="LBCS: how much above the best loss is good enough, relative (default: 0.2)")
     add("--trials", **INT, help="LBCS: trainings (default: 500)")
     add("--init_selection", metavar="METHOD", help="LBCS: whose subset it starts from (default: Uniform)")
-    add("--option", nargs="+", default=[], metavar="NAME=X", help="method options, or METHOD.NAME=X: methods/README.md")
+    add(
+        "--option",
+        nargs="+",
+        default=[],
+        metavar="NAME=X",
+        help="an option that has no flag, of every method that has it, or METHOD.NAME=X of one: methods/README.md",
+    )
 
 
 def _add_condensation(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--factor", **INT, help="images stored in each synthetic one, squared (default: 1)")
+    add("--factor", **INT, help="store N×N small images in each learned one, enlarged to train on (default: 1)")
     add("--backpack", **SWITCH, help="LCMat-C: gradient variance by BackPACK, not in closed form")
     add("--snapshots", **INT, default=10, help="synthetic images saved while they are learned; 0: none")
 
 
+RECIPES = (
+    "a published recipe in place of the flags below, but for those given; zhao: 1000 epochs, batch 256, lr 0.01, from "
+    "the half on a tenth of it, augmentation dsa (Zhao & Bilen 2021); idc: 1000 epochs, batch 64, lr 0.01, a fifth of "
+    "it at 2/3 and 5/6, CutMix (Kim 2022) (default: none; zhao for learned images)"
+)
+
+
 def _add_training(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--evaluation", metavar="RECIPE", help="zhao or idc sets what follows (default: zhao with synthetic images)")
+    add("--evaluation", metavar="RECIPE", help=RECIPES)
     add("--evaluations", **INT, default=1, help="networks trained for each seed")
     add("--epochs", **INT, default=200, help="epochs")
     add("--total_steps", **INT, help="optimiser steps, the schedule stretched over them, in place of --epochs")
@@ -233,6 +273,9 @@ def _add_running(group: argparse._ArgumentGroup) -> None:
     add("--threads", **INT, help="the most CPU cores to compute with (default: those that the process may use)")
     add("--resume", "-r", nargs="?", const=True, metavar="PATH", help="go on from checkpoints left by a killed run")
     add("--checkpoint_interval", type=float, metavar="SECONDS", default=60, help="time between checkpoints")
+    add("--plan", default=False, action="store_true", help="only say what is to be done, and how long it may take")
+    add("--log", metavar="WHERE", help="tensorboard: losses and accuracies, live, in CACHE/log beside JSON lines")
+    add("--wide", default=False, action="store_true", help="print tables as wide as they are, beyond 120 columns")
     add("--overwrite", default=False, **SWITCH, help="run again what is recorded")
 
 

@@ -10,14 +10,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
-from lcmat import data, distributed
+from lcmat import data, distributed, records
 from lcmat.command_line.registry import Registry
 from lcmat.command_line.request import Request, Source, request_of
+from lcmat.data.stand_in import UNKNOWN, StandIn
 from lcmat.errors import UserError
+from lcmat.files import PROJECT
 from lcmat.hardware import choose_device, choose_precision, default_threads
+from lcmat.journal import check_board
 from lcmat.memory_limit import limited
 from lcmat.runs import Job, Setup, make_setup
 from lcmat.runs.evaluation import suited
@@ -84,9 +88,10 @@ def _setup(request: Request, registry: Registry, known: dict[tuple[Source, str],
     device, settings = choose_device(_device_name(request)), request.settings
     if settings.recipe.sync_batchnorm and (device.type != "cuda" or distributed.count() == 1):
         raise UserError("--sync_batchnorm is for several processes with a GPU each, by torchrun; leave it out")
+    check_board(settings.log)
     key = (request.source, str(device))
     if key not in known:
-        dataset = request.source.load(request.workers)
+        dataset = _planned_with(request) if request.plan else request.source.load(request.workers)
         for line in request.notes_with(loader_used=isinstance(dataset.train, data.FileSplit)):
             print(f"note: {line}", file=sys.stderr)
         compute = Compute(device, torch.float32, dataset.mean, dataset.std)
@@ -98,6 +103,25 @@ def _setup(request: Request, registry: Registry, known: dict[tuple[Source, str],
     settings = replace(settings, recipe=recipe)
     compute = replace(setup.compute, precision=choose_precision(request.precision, device))
     return replace(setup, compute=compute, settings=settings)
+
+
+def _planned_with(request: Request) -> data.Dataset:
+    """Return the data of a plan: as they are, or what is known of published ones that are not here."""
+    dataset = request.source.load_for_a_plan(request.workers)
+    if not isinstance(dataset, StandIn):
+        return dataset
+    print(f"note: {dataset.name} is not in {request.source.path}: planned with its published sizes", file=sys.stderr)
+    found = (_fingerprint(dataset, folder) for folder in (request.settings.save_path, PROJECT / "result"))
+    return replace(dataset, known_as=next(filter(None, found), UNKNOWN))
+
+
+def _fingerprint(dataset: data.Dataset, folder: Path) -> str | None:
+    """Return the fingerprint that records below a folder have of a dataset of this name and size."""
+    for path in folder.glob(f"{records.slug(dataset.name)}-*/*/*.json"):
+        config = (records.read_record(path) or {}).get("config", {})
+        if (config.get("dataset"), config.get("image_size")) == (dataset.name, dataset.size_in_words):
+            return config.get("dataset_fingerprint")
+    return None
 
 
 def _device_name(request: Request) -> str:
@@ -115,7 +139,7 @@ def headline(setup: Setup) -> str:
     shape = "×".join(str(n) for n in dataset.image_shape)
     precision = str(compute.precision).removeprefix("torch.")
     return (
-        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {shape}, "
+        f"{dataset.title}: {len(dataset.train):,} training and {len(dataset.test):,} test images of {shape}, "
         f"{dataset.num_classes} classes; on {compute.device}, training in {precision}"
     )
 

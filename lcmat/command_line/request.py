@@ -14,6 +14,7 @@ from lcmat.command_line.registry import Registry
 from lcmat.command_line.released_flags import idle_flags, methods_of, notes
 from lcmat.command_line.settings import settings_of
 from lcmat.condensation import Condenser
+from lcmat.data.sources import AbsentError, without_downloads
 from lcmat.errors import UserError, lookup
 from lcmat.files import check_writable
 from lcmat.runs import Kind, Run, Settings
@@ -44,6 +45,7 @@ class Source:
     pixel_mean: tuple[float, ...] = ()
     pixel_std: tuple[float, ...] = ()
     file_order: str | None = None
+    dataset_name: str | None = None
 
     def load(self, workers: int | None) -> data.Dataset:
         """Read the data; workers: processes that read images too many for memory."""
@@ -57,8 +59,21 @@ class Source:
             label_noise=self.label_noise,
             long_tail=self.long_tail,
             file_order=self.file_order,
+            dataset_name=self.dataset_name,
         )
         return data.scaled_by(dataset, self.pixel_mean, self.pixel_std)
+
+    def load_for_a_plan(self, workers: int | None) -> data.Dataset:
+        """Read the data if they are here; of published ones that are not return what is known. Download nothing."""
+        try:
+            with without_downloads():
+                return self.load(workers)
+        except AbsentError as error:
+            variants = {"label_noise": self.label_noise, "long_tail": self.long_tail}
+            known = data.without_images(self.name, self.image_size, self.augmentation, **variants)
+            if known is None:
+                raise UserError(f"{error}; a plan needs the number of its images: get the data first") from None
+            return data.scaled_by(known, self.pixel_mean, self.pixel_std)
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,8 @@ class Request:
     """All that a command line asks for.
 
     published: whether networks are trained by a recipe of the literature whose augmentation depends on the dataset.
-    steps: of continual learning, else None. idle: flags without effect; notes: further lines.
+    steps: of continual learning, else None. idle: flags without effect; notes: further lines. plan: whether all is only
+    to be said.
     """
 
     source: Source
@@ -116,6 +132,7 @@ class Request:
     memory: int | None
     idle: tuple[str, ...]
     notes: tuple[str, ...]
+    plan: bool = False
 
     def notes_with(self, loader_used: bool) -> list[str]:
         """Return a line about the flags without effect, --workers among them where no loader is used, and the notes."""
@@ -173,6 +190,7 @@ def request_of(args: argparse.Namespace, registry: Registry) -> Request:
         memory=args.memory,
         idle=tuple(idle_flags(args)),
         notes=tuple(notes(args)),
+        plan=args.plan,
     )
 
 
@@ -288,4 +306,5 @@ def _source(args: argparse.Namespace) -> Source:
         pixel_mean=tuple(args.pixel_mean or ()),
         pixel_std=tuple(args.pixel_std or ()),
         file_order=args.file_order,
+        dataset_name=args.dataset_name,
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lcmat.errors import UserError, lookup, shown
+from lcmat.journal import BOARDS
 from lcmat.runs import Settings
 from lcmat.runs.evaluation import EVALUATIONS, evaluation_recipe
 from lcmat.selection.budgets import check_fraction
@@ -58,6 +59,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         resume=args.resume is not None,
         resume_from=Path(args.resume) if isinstance(args.resume, str) else None,
         checkpoint_seconds=args.checkpoint_interval,
+        log=None if args.log is None else lookup("log", args.log, BOARDS),
     )
 
 

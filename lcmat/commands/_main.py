@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from lcmat import distributed
-from lcmat.command_line import planning, request_of
+from lcmat.command_line import planning, plans, request_of
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
 from lcmat.reports import table_text, tables
 from lcmat.reports.continual import continual_markdown, write_continual
+from lcmat.reports.terminal import fitted
 from lcmat.runs import Job, queue
 from lcmat.runs.export import check_export, export
 from lcmat.runs.selection import select_to_files
 from lcmat.runs.sharded import select_from_shards
 from lcmat.runs.signal_files import Selected, load_signals, select_from
 from lcmat.selection import Subset
-from lcmat.signals import Shards, open_shards
+from lcmat.selection.plan import lacking
+from lcmat.signals import Shards, Signals, open_shards
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,11 +34,21 @@ def _run_alone(args: argparse.Namespace) -> int:
     if args.signals:
         return _select_from_signals(args)
     with planning.planned([args], REGISTRY) as jobs:
-        if args.export:
+        if args.export and not args.plan:
             planning.need_one_run(jobs, "--export")
             check_export(Path(args.export), jobs[0].setup.dataset, args.link)
+        if args.plan:
+            return say_plan("main.py", jobs)
         print(planning.headline(jobs[0].setup), flush=True)
         return _select_only(args, jobs) if args.select_only else _run(args, jobs)
+
+
+def say_plan(title: str, jobs: list[Job]) -> int:
+    """Print how much there is to do, and how long that may take."""
+    known, damaged = plans.known_below(jobs[0].setup.settings.save_path)
+    report(damaged)
+    plans.announce(title, jobs, known)
+    return 0
 
 
 def _run(args: argparse.Namespace, jobs: list[Job]) -> int:
@@ -46,11 +59,11 @@ def _run(args: argparse.Namespace, jobs: list[Job]) -> int:
     save_path = jobs[0].setup.settings.save_path
     if jobs[0].kind.protocol == "continual":
         report(write_continual(save_path)[1])
-        print(f"\n{continual_markdown(done)}", end="")
+        print(f"\n{fitted(continual_markdown(done), args.wide)}", end="")
     else:
         _, damaged = table_text.write_tables(save_path)
         report(damaged)
-        print(f"\n{table_text.accuracy_markdown(tables.accuracy_tables(done))}", end="")
+        print(f"\n{fitted(table_text.accuracy_markdown(tables.accuracy_tables(done)), args.wide)}", end="")
     if args.export:
         _export(args, jobs[0], _recorded_subset(jobs[0].path.with_suffix(".npz")))
     queue.raise_if_any_diverged(jobs, failed)
@@ -82,9 +95,13 @@ def _export(args: argparse.Namespace, job: Job, subset: Subset) -> None:
 
 def _select_from_signals(args: argparse.Namespace) -> int:
     """Select from a file or folder of signals, without images, networks or training; write the indices."""
-    request = request_of(args, REGISTRY)
-    path, settings = Path(args.signals), request.settings
+    if args.plan:
+        raise UserError("--plan is for runs that train; --signals needs none: leave it out")
+    path = Path(args.signals)
     signals = open_shards(path) if path.is_dir() else load_signals(path)
+    args.selection = _named(args.selection, signals)
+    request = request_of(args, REGISTRY)
+    settings = request.settings
     with planning.machine([request]):
         for run in request.runs():
             asked = Selected.of(run, settings.balance, settings.quota)
@@ -98,6 +115,22 @@ def _select_from_signals(args: argparse.Namespace) -> int:
                 flush=True,
             )
     return 0
+
+
+def _named(selection: list[str], signals: Signals | Shards) -> list[str]:
+    """Return the names of methods with "all" as those that the signals suffice for; say which are left out, and why."""
+    if all(name.casefold() != "all" for name in selection):
+        return selection
+    missing = {name: lacking(REGISTRY.method(name), signals) for name in REGISTRY.methods}
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        if reason:
+            print(f"note: all leaves out {', '.join(names)}: {reason}", file=sys.stderr)
+    fit = [name for name, reason in missing.items() if not reason]
+    named = [one for name in selection for one in (fit if name.casefold() == "all" else [name])]
+    return list(dict.fromkeys(named))
 
 
 def _tell(number: int, total: int, record: dict, known: bool) -> None:

@@ -56,7 +56,6 @@ def _parser() -> Parser:
     parser = options.build_parser("-m lcmat grid FILE")
     parser.description = "Run a grid of configs/ and write its tables and figures. Flags win over the file's."
     add = parser.add_argument_group("grids").add_argument
-    add("--plan", default=False, action="store_true", help="only say what is to be done")
     add("--status", default=False, action="store_true", help="only say which are recorded, running, failed, waiting")
     add("--time_limit", metavar="TIME", help="start no run that would probably not end within it: 9m, 2h")
     add("--report", default=False, action="store_true", help="only write tables and figures")

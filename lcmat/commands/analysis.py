@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import methods
-from lcmat.analysis import analyses, groups_of
+from lcmat.analysis import analyses, groups_of, networks
 from lcmat.analysis.figures import draw
 from lcmat.command_line import grids, options, planning, program
 from lcmat.command_line.released_flags import rho_of
@@ -24,6 +24,7 @@ from lcmat.errors import UserError, lookup, shown
 from lcmat.files import write_text
 from lcmat.records import slug
 from lcmat.reports import markdown
+from lcmat.reports.terminal import fitted
 from lcmat.runs import Job
 
 KEYS = ("method", "fraction", "seed", "samples", "class", "other", "x", "y")
@@ -39,22 +40,25 @@ def main(argv: list[str]) -> int:
         raise UserError(f"name an analysis first: {', '.join(analyses.ANALYSES)}")
     analysis = lookup("analysis", argv[0], list(analyses.ANALYSES))
     lines, title, name = _asked(argv[1:], parser)
+    if lines[0].plan:
+        raise UserError("--plan is for runs, and an analysis has none; leave it out")
     how = _how(lines[0])
     with planning.planned(lines, REGISTRY) as jobs:
-        return _measured(analysis, how, jobs, (lines[0].name or name, title))
+        return _measured(analysis, how, jobs, (lines[0].name or name, title), lines[0].wide)
 
 
-def _measured(analysis: str, how: analyses.How, jobs: list[Job], named: tuple[str, str]) -> int:
+def _measured(analysis: str, how: analyses.How, jobs: list[Job], named: tuple[str, str], wide: bool) -> int:
     """Measure the subsets of the jobs, and write and print what came of it; named: name and title, or empty."""
     name, title = (given or _slug(jobs[0]) for given in named)
     save_path = jobs[0].setup.settings.save_path
     print(planning.headline(jobs[0].setup), flush=True)
-    groups = groups_of(jobs)
+    groups, name = groups_of(jobs), f"{analysis}-{name}"
+    networks.check_networks(name, groups, save_path / "tables")
     rows = analyses.ANALYSES[analysis](groups, how)
-    name = f"{analysis}-{name}"
     paths = [_write(some, save_path / "tables" / f"{name}{suffix}.csv") for suffix, some in rows.items()]
     paths += draw(analysis, rows, (title, how.radius), save_path / "figures", name)
-    print(_summary(rows[""]))
+    networks.note_networks(name, groups, save_path / "tables")
+    print(fitted(_summary(rows[""]), wide))
     print("\n".join(str(path) for path in paths))
     return 0
 
@@ -145,7 +149,7 @@ def _how(args: argparse.Namespace) -> analyses.How:
 
 
 def _slug(job: Job) -> str:
-    return f"{slug(job.config['dataset'])}-{job.setup.settings.model}"
+    return f"{slug(job.setup.dataset.title)}-{job.setup.settings.model}"
 
 
 def _write(rows: list[dict], path: Path) -> Path:

@@ -57,7 +57,7 @@ def _names(folder: Path, record: dict) -> tuple[list[str], str]:
     """Return the names of an image folder's training images, and the data's fingerprint."""
     from lcmat import data  # here: it loads PyTorch
 
-    if record["dataset"] != "ImageFolder":
+    if not str(record["config"].get("dataset")).startswith("ImageFolder"):
         raise UserError(f"--data_path is for image folders, and this is a record of {record['dataset']}; leave it out")
     size = record["config"].get("image_size")
     dataset = data.load("ImageFolder", folder)

@@ -15,16 +15,15 @@ from pathlib import Path
 import torch
 
 from lcmat import distributed, records
-from lcmat.command_line import cluster, estimate, grids, planning, program
+from lcmat.alive import duration
+from lcmat.command_line import cluster, estimate, grids, planning, plans, program
 from lcmat.command_line.processes import Died, side_by_side
 from lcmat.commands import _reports
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands._workers import Diverged, Recorded, Share, Worker, deadline_of, grid_of, share_of_work
 from lcmat.commands.tables import report
 from lcmat.errors import UserError
-from lcmat.hardware import PRECISIONS
 from lcmat.runs import Job, queue
-from lcmat.runs.job import record_path
 from lcmat.runs.status import STATES, status_of
 from lcmat.training import DivergedError
 
@@ -43,14 +42,13 @@ def _run_planned(grid: grids.Grid, argv: list[str]) -> int:
 
 def _run(grid: grids.Grid, planned: list[Job], argv: list[str]) -> int:
     save_path = planned[0].setup.settings.save_path
-    found = [records.read_records(save_path, protocol) for protocol in ("whole", "continual")]
-    report([path for _, damaged in found for path in damaged])
-    known = [record for some, _ in found for record in some]
+    known, damaged = plans.known_below(save_path)
+    report(damaged)
     first = grid.lines[0]
     if first.status:
         _say_status(grid, planned)
         return 0
-    left = _announce(grid, planned, known)
+    left = plans.announce(grid.title, planned, known, plans.Beside(grid.takes, first.processes))
     if left and first.launcher == "slurm" and not first.report:
         _submit(grid, save_path, min(first.processes, left), argv)
         return 0
@@ -101,38 +99,6 @@ def _submit(grid: grids.Grid, save_path: Path, count: int, argv: list[str]) -> N
     print("--status says where they are; after they have ended, --report writes tables and figures")
 
 
-def _announce(grid: grids.Grid, planned: list[Job], known: list[dict]) -> int:
-    """Print how much there is to do, and how long that may take; return how many runs are left."""
-    left = [job for job in planned if records.read_record(job.path) is None]
-    seconds, unknown = estimate.estimate(left, known)
-    print(f"{grid.title}: {len(planned)} runs, {len(planned) - len(left)} recorded, {len(left)} to do")
-    for setup in {id(job.setup.dataset): job.setup for job in planned}.values():
-        print(planning.headline(setup))
-    for precision, count in _recorded_otherwise(left).items():
-        print(f"{count} of these {'is' if count == 1 else 'are'} recorded with --precision {precision}")
-    if left:
-        workers = min(grid.lines[0].processes, len(left))
-        share = f", {estimate.duration(seconds / workers)} by {workers} side by side" if workers > 1 else ""
-        about = f"about {estimate.duration(seconds)} in one process{share}, by the runs recorded" if seconds else ""
-        if unknown:
-            about += (
-                f"{'; ' * bool(about)}{unknown} runs are of a kind that none is recorded of, so their time is unknown"
-            )
-        print(about, flush=True)
-    return len(left)
-
-
-def _recorded_otherwise(left: list[Job]) -> dict[str, int]:
-    """Return how many of the jobs have a record that differs in the precision alone, by that."""
-    counts: dict[str, int] = {}
-    for job in left:
-        for name in PRECISIONS:
-            other = record_path(job.setup, job.config | {"precision": name})
-            if name != job.config["precision"] and records.read_record(other) is not None:
-                counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
 def _work(
     grid: grids.Grid, planned: list[Job], deadline: estimate.Deadline | None, argv: list[str]
 ) -> dict[int, DivergedError]:
@@ -148,7 +114,7 @@ def _work(
         if deadline is not None:
             deadline.learn(record)
         left = (len(planned) - seen) * (time.monotonic() - started) / made
-        ahead = f"; about {estimate.duration(left)} left" if seen < len(planned) else ""
+        ahead = f"; about {duration(left)} left" if seen < len(planned) else ""
         print(f"[{seen}/{len(planned)}] {queue.in_words(record, known)}{ahead}", flush=True)
 
     processes = min(grid.lines[0].processes, sum(records.read_record(job.path) is None for job in planned))

@@ -7,8 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
+from lcmat.alive import Progress
 from lcmat.command_line import Parser
 from lcmat.commands.tables import existing_folder
 from lcmat.errors import UserError
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no record of a subset or of learned images below {folder}; run main.py first")
     write_json(args.to / INDEX, {"meaning": KEPT, "format": args.format, "complete": False})
     entries = []
-    for path, record in tqdm(kept.items(), desc="publishing", disable=None, leave=False):
+    for path, record in Progress(kept.items(), desc="publishing"):
         place = path.relative_to(folder).with_suffix("")
         to = args.to / place
         if not (to.is_dir() and any(to.iterdir())):

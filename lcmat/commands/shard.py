@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.command_line import Parser
 from lcmat.command_line.options import size
 from lcmat.errors import UserError
@@ -141,7 +141,7 @@ def _chunks(parts: Sequence[Part], labels: np.ndarray, rows: int) -> Iterator[Ar
     """Yield the arrays of so many samples after another, of one file or several; show how far that is."""
     held: list[Arrays] = []
     begun = count = 0
-    with tqdm(total=len(labels), desc="samples", unit_scale=True, disable=None, leave=False) as bar:
+    with Progress(total=len(labels), desc="samples") as bar:
         for part in parts:
             arrays = _by_sample(part(True))
             size = len(arrays["labels"])

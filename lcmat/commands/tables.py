@@ -16,6 +16,7 @@ from lcmat.reports.continual import write_continual
 from lcmat.reports.separability import compared, critical_difference_diagram, in_words
 from lcmat.reports.table_text import accuracy_markdown, write_tables
 from lcmat.reports.tables import Table
+from lcmat.reports.terminal import fitted
 
 
 def existing_folder(folder: str) -> Path:
@@ -40,12 +41,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--statistics", action="store_true", help="which methods are separable over six or more data sets and fractions"
     )
+    parser.add_argument("--wide", action="store_true", help="print tables as wide as they are, beyond 120 columns")
     args = parser.parse_args(argv)
     folder = existing_folder(args.save_path)
     if args.other is not None and args.statistics:
         raise UserError("--statistics is of one folder; leave it out, or the other folder")
     if args.other is not None:
-        return _side_by_side(folder, existing_folder(args.other))
+        return _side_by_side((folder, existing_folder(args.other)), args.wide)
     check_writable(folder)
     tables, damaged = write_tables(folder)
     continual, more = write_continual(folder)
@@ -53,12 +55,12 @@ def main(argv: list[str]) -> int:
     if not tables and not continual:
         raise UserError(f"no records below {folder}; run main.py with --save_path {folder} first")
     written = ["accuracy.md", "accuracy.csv"]
-    print(accuracy_markdown(tables), end="")
+    print(fitted(accuracy_markdown(tables), args.wide), end="")
     if args.statistics:
-        print(_statistics(tables, folder), end="")
+        print(fitted(_statistics(tables, folder), args.wide), end="")
         written += ["statistics.md"]
     if continual:
-        print(continual, end="")
+        print(fitted(continual, args.wide), end="")
         written += ["continual.md", "continual.csv"]
     print(f"\nwritten to {folder / 'tables'}: {', '.join(written)}", file=sys.stderr)
     return 0
@@ -73,7 +75,7 @@ def _statistics(tables: list[Table], folder: Path) -> str:
     return text
 
 
-def _side_by_side(*folders: Path) -> int:
+def _side_by_side(folders: tuple[Path, Path], wide: bool) -> int:
     found = []
     for folder in folders:
         records, damaged = read_records(folder)
@@ -82,5 +84,5 @@ def _side_by_side(*folders: Path) -> int:
             raise UserError(f"no records below {folder}; run main.py with --save_path {folder} first")
         found.append(records)
     names = [str(folder) for folder in folders]
-    print(comparison_markdown(compare(*found), (names[0], names[1])), end="")
+    print(fitted(comparison_markdown(compare(*found), (names[0], names[1])), wide), end="")
     return 0

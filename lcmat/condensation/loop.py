@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.alive import Progress
 from lcmat.augmentation import Strategy, siamese
 from lcmat.augmentation.siamese import NONE
 from lcmat.condensation.condenser import Task, real_batch
@@ -32,6 +32,7 @@ from lcmat.condensation.space import Space
 from lcmat.condensation.synthetic import Synthetic, initial, read
 from lcmat.expected import each, fields, like, real, row, whole
 from lcmat.files import check_fits, load_checkpoint, save_tensors
+from lcmat.journal import note
 from lcmat.training import DivergedError
 from lcmat.training.recipe import of_optimizer
 
@@ -141,7 +142,7 @@ class Learning:
         started, before = time.monotonic(), self.seconds
         saved = started
         total, done = self.iterations * self.steps, self.iteration * self.steps + self.step
-        with tqdm(total=total, initial=done, desc=self.task.label, disable=None, leave=False) as bar:
+        with Progress(total=total, initial=done, desc=self.task.label) as bar:
             while self.iteration < self.iterations:
                 self._move(*gradient(self.iteration, self.step))
                 self._advance()
@@ -190,6 +191,7 @@ class Learning:
                 self.images.clamp_(0, 1)
         if last and (self.iteration % -(-self.iterations // CURVE) == 0 or self.iteration == self.iterations):
             self.curve.append((self.iteration, sum(self.recent) / len(self.recent)))
+            note(self.task.label, self.iteration, loss=self.curve[-1][1])
             self.recent = []
 
     def _snapshot(self) -> None:

@@ -13,12 +13,17 @@ from lcmat.augmentation.images import AUGMENTATIONS
 from lcmat.data import archives
 from lcmat.data.folders import available_memory, image_folder
 from lcmat.data.hub import Columns, hub, parquet
+from lcmat.data.own_names import own_name
 from lcmat.data.splits import Dataset, FileSplit, Split, TensorSplit, channel_statistics, held_out, resized
+from lcmat.data.stand_in import SHAPES, stand_in
 from lcmat.data.tiny_imagenet import tiny_imagenet
 from lcmat.data.variants import scaled_by, varied
 from lcmat.errors import UserError, lookup
 
-__all__ = ["Dataset", "FileSplit", "Split", "TensorSplit", "held_out", "load", "names", "resolve", "scaled_by"]
+__all__ = [
+    "Dataset", "FileSplit", "Split", "TensorSplit", "held_out", "load", "names", "resolve", "scaled_by",
+    "without_images",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def load(
     label_noise: float | None = None,
     long_tail: float | None = None,
     file_order: str | None = None,
+    dataset_name: str | None = None,
 ) -> Dataset:
     """Load a dataset by name.
 
@@ -77,11 +83,13 @@ def load(
     many `workers`.
     label_noise, long_tail: change the training split, as `lcmat.data.variants` says.
     file_order: "original" refuses data that are not read from the files they were published as, in their order.
+    dataset_name: what data of one's own are called (default: their folder's name).
     Raises UserError if the name is unknown, or if data are absent and cannot be downloaded, or damaged.
     """
     name, folder = resolve(name), Path(data_path)
     if augmentation is not None:
         augmentation = lookup("augmentation", augmentation, AUGMENTATIONS)
+    own = own_name(name, folder, dataset_name, names())
     source, configuration = _SOURCES.get(name, _Source(None, "crop_flip")), (columns or {}).get("config_name")
     if configuration is not None and not name.startswith("hf:"):
         raise UserError(f"--config_name is for hf: datasets, of which {name} is none; leave it out")
@@ -108,7 +116,22 @@ def load(
     if configuration is not None:
         named = f"{dataset.name}:{configuration}"
         dataset = replace(dataset, name=named, variant={"config_name": configuration})
-    return varied(dataset, label_noise, long_tail)
+    return varied(replace(dataset, own_name=own), label_noise, long_tail)
+
+
+def without_images(
+    name: str, image_size: int | None, augmentation: str | None, **variants: float | None
+) -> Dataset | None:
+    """Return what a plan needs to know of a published dataset that is not here, None of one that is not known.
+
+    variants: label_noise, long_tail, as `load` takes them.
+    """
+    name = resolve(name)
+    if name not in SHAPES:
+        return None
+    source = _SOURCES[name]
+    how = lookup("augmentation", augmentation, AUGMENTATIONS) if augmentation else source.augmentation
+    return stand_in(name, image_size, (source.mean, source.std), how, variants)
 
 
 def _check_order(name: str, folder: Path, order: str) -> None:

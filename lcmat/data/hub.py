@@ -20,7 +20,7 @@ from lcmat.data.folders import DEFAULT_SIZE, holds_several, say_several
 from lcmat.data.labels import LabelColumn, numbered
 from lcmat.data.parquet_files import TEST_SPLITS, TRAIN_SPLITS, no_such_configuration, parquet_files
 from lcmat.data.progress import decode_all, in_threads
-from lcmat.data.sources import IMAGE_ERRORS, damage
+from lcmat.data.sources import IMAGE_ERRORS, check_allowed, damage
 from lcmat.data.splits import TensorSplit, to_pixels
 from lcmat.errors import UserError, shown, suggest
 
@@ -80,6 +80,8 @@ def _without_dictionaries(table: Any) -> Any:
 
 
 def _load(source: str, configuration: str | None) -> dict[str, list[Part]]:
+    if not Path(source).exists():
+        check_allowed(f"hf:{source}", "a folder here")
     import datasets
     import huggingface_hub
 

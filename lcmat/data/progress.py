@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.hardware import cores
 
 
@@ -15,7 +15,7 @@ def in_threads(read: Callable[[object], object], items: Sequence[object], what: 
     with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(read, items, chunksize=64) if items else iter(())
         try:
-            yield from tqdm(results, total=len(items), desc=what, disable=None, leave=False)
+            yield from Progress(results, total=len(items), desc=what)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

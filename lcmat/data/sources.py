@@ -9,14 +9,39 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextvars import ContextVar
 from pathlib import Path
 
 from PIL import Image
 
+from lcmat.alive import Progress
 from lcmat.errors import UserError
 
 # What Pillow raises for damaged images.
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+_allowed: ContextVar[bool] = ContextVar("downloads allowed", default=True)
+
+
+class AbsentError(UserError):
+    """Data that are not here, and may not be downloaded now."""
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Download nothing meanwhile: AbsentError is raised in its place."""
+    token = _allowed.set(False)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def check_allowed(name: str, where: object) -> None:
+    """Raise AbsentError where nothing is to be downloaded."""
+    if not _allowed.get():
+        raise AbsentError(f"{name} is not in {where}")
 
 
 @contextmanager
@@ -42,6 +67,7 @@ def download(name: str, folder: Path, get: Callable[[Path], object], expected: s
 
     Raises UserError that names the folder and the files that were `expected` in it.
     """
+    check_allowed(name, folder)
     made = folder
     while not made.parent.exists():
         made = made.parent
@@ -52,7 +78,8 @@ def download(name: str, folder: Path, get: Callable[[Path], object], expected: s
     quiet = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary, quiet:
+        alive = Progress(desc=f"downloading {name}", disable=sys.stderr.isatty())  # there it has bars of its own
+        with alive, tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as temporary, quiet:
             get(Path(temporary))
             _move_files(Path(temporary), folder)
     except Exception as error:  # the libraries raise many types for what can go wrong on a network

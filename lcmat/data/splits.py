@@ -165,6 +165,7 @@ class Dataset:
     mean, std: for each channel, of pixel values in [0, 1]. augmentation: a name of `lcmat.augmentation.images`.
     variant: what makes it another dataset than its source: the names of `lcmat.data.variants`, and config_name.
     measured: whether mean and std are those of the training images here, none being published.
+    own_name: what a dataset of one's own is called in headings and paths, None of one that `name` says all of.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Dataset:
     augmentation: str = "none"
     variant: dict[str, float | str | list[float]] = field(default_factory=dict)
     measured: bool = False
+    own_name: str | None = None
 
     def __post_init__(self) -> None:
         for part, split in (("training", self.train), ("test", self.test)):
@@ -199,6 +201,11 @@ class Dataset:
         if self.train.paths is None:
             return None
         return [Path(*path.relative_to(self.train.root).parts[1:]) for path in self.train.paths]
+
+    @property
+    def title(self) -> str:
+        """What people know it by."""
+        return self.own_name or self.name
 
     @property
     def num_classes(self) -> int:

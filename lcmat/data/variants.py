@@ -110,5 +110,6 @@ def _labelled(split: Split, labels: Tensor) -> Split:
 
 
 def _marked(dataset: Dataset, train: Split, name: str, value: float) -> Dataset:
-    variant = {**dataset.variant, name: float(value)}
-    return replace(dataset, name=f"{dataset.name}-{SHORT[name]}{value:g}", train=train, variant=variant)
+    variant, mark = {**dataset.variant, name: float(value)}, f"-{SHORT[name]}{value:g}"
+    own = None if dataset.own_name is None else dataset.own_name + mark
+    return replace(dataset, name=dataset.name + mark, own_name=own, train=train, variant=variant)

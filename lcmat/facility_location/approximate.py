@@ -13,9 +13,9 @@ from numbers import Integral
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lcmat import memory_limit
+from lcmat.alive import Progress
 from lcmat.block_sizes import at_once
 from lcmat.distances import Distance
 from lcmat.effort import effort
@@ -92,7 +92,7 @@ def stochastic(distance: Distance, budget: int, generator: torch.Generator, rows
     size = min(n, math.ceil(n / budget * math.log(1 / EPSILON)))
     bounds = torch.full((n,), math.inf, dtype=torch.float64, device=device)  # of the gains; −∞ for what is chosen
     picks, current = [], None
-    for _ in tqdm(range(budget), desc="stochastic greedy", disable=None, leave=False):
+    for _ in Progress(range(budget), desc="stochastic greedy"):
         drawn = torch.arange(n) if size == n else torch.randint(n, (size,), generator=generator).unique()
         drawn = drawn.to(device)
         drawn = drawn[bounds[drawn] > -math.inf]
@@ -140,7 +140,7 @@ def partition(
     """
     device, rounds = distance.device, Rounds.of(len(distance), budget, rows, parts)
     chosen = []
-    for part in tqdm(rounds.random_parts(generator), desc="parts", disable=None, leave=False):
+    for part in Progress(rounds.random_parts(generator), desc="parts"):
         part = part.to(device)
         chosen.append(part[facility_location(distance.among(part), rounds.wanted(len(part))).indices])
     clients, judges = rounds.clients_and_judges(chosen, generator)
@@ -306,7 +306,7 @@ def _cover_of(distance: Distance, picks: Tensor, clients: Tensor, own: Tensor, o
     nearest, costs, moves = torch.empty_like(weights), 0, Moves(device)
     # All picks at once, since the vectors of this many clients may have to be formed anew each time.
     parts = torch.arange(len(clients), device=device).split(max(at_once().least_rows, 2 * at_once().elements // m))
-    for part in tqdm(parts, desc="cost", disable=None, leave=False):
+    for part in Progress(parts, desc="cost"):
         rows = distance.block(clients[part], picks)
         lowest = rows.cummin(1).values
         costs = costs + weights[part] @ lowest

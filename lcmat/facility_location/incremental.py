@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.block_sizes import at_once
 from lcmat.compiled import loops, lost_within
 from lcmat.distances import Distance, Matrix
@@ -74,7 +74,7 @@ def _loop(
     current = torch.full((n,), largest, dtype=sums.dtype, device=sums.device)
     costs, picks, moves = [n * largest], [], Moves(sums.device)
     gains, slack = costs[0] - sums, slack_of(torch.full_like(sums, costs[0]), costs[0])
-    for number in tqdm(range(budget), desc="facility location", disable=held or None, leave=False):
+    for number in Progress(range(budget), desc="facility location", disable=held):
         anew = functools.partial(_gains, candidates, current)
         pick = _best_by_incremental_gain(
             gains, slack, costs[-1], step, anew, give_up_at=math.inf if held or not number else len(sums) // 8
@@ -117,7 +117,7 @@ def _all_gains(clients: Clients, current: Tensor, step: int, own: bool) -> Tenso
 
     gains = torch.zeros_like(current)
     found = in_order(shares, parts, current.device)
-    for part in tqdm(parts, desc="gains", disable=_quiet(clients), leave=False):
+    for part in Progress(parts, desc="gains", disable=_quiet(clients)):
         of_columns, of_rows = next(found)
         gains[part.start :] += of_columns
         gains[part] += of_rows
@@ -197,7 +197,7 @@ def row_sums(distance: Distance) -> tuple[Tensor, float]:
 
     sums, peaks = torch.zeros(n, dtype=torch.float64, device=distance.device), []
     found = in_order(shares, parts, distance.device)
-    for part in tqdm(parts, desc="distances", disable=_quiet(distance), leave=False):
+    for part in Progress(parts, desc="distances", disable=_quiet(distance)):
         of_rows, of_columns, peak = next(found)
         sums[part] += of_rows
         sums[part.stop :] += of_columns

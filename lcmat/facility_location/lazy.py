@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from lcmat.alive import Progress
 from lcmat.block_sizes import at_once
 from lcmat.distances import Distance
 from lcmat.distances.protocol import Tiles
@@ -60,7 +60,7 @@ def lazy_greedy(distance: Distance, budget: int) -> tuple[list[int], list[float]
     lower = distance.lower() or Themselves(distance)
     upper, current = _all_bounds(lower, len(distance), None, distance.device), None
     picks, costs, moves = [], [], Moves(distance.device)
-    for number in tqdm(range(budget), desc="facility location", disable=None, leave=False):
+    for number in Progress(range(budget), desc="facility location"):
         pick = _best_by_upper_bound(upper, distance, lower, current, costs[-1] if costs else None)
         row = distance.rows(slice(pick, pick + 1))[0]
         closer = torch.ones_like(row, dtype=torch.bool) if current is None else row < current
@@ -161,7 +161,7 @@ def _all_bounds(lower: Tiles, n: int, current: Tensor | None, device: torch.devi
 
     parts = [slice(start, min(start + lower.most, n)) for start in range(0, n, lower.most)]
     total, found = torch.zeros(n, dtype=torch.float64, device=device), in_order(of_some, parts, device)
-    for rows in tqdm(parts, desc="bounds of all gains", disable=None, leave=False):
+    for rows in Progress(parts, desc="bounds of all gains"):
         total[rows.start :] += next(found)
     if not torch.isfinite(total).all():
         raise UserError(NOT_FINITE)

@@ -13,9 +13,10 @@ def slug(name: str) -> str:
     return name.replace(":", "-").replace("/", "-")
 
 
-def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
+def record_path(save_path: Path, config: dict, selection_model: str, dataset: str | None = None) -> Path:
     """Return SAVE_PATH/<dataset>-<model>/<method>/fraction<f>-seed<s>-<config hash>.json.
 
+    dataset: what data of one's own are called, None where the configuration has the name; the hash is the same.
     Continual learning has continual<steps>x<images a class> in place of the fraction: it stands in tables of its own.
     """
     what = f"fraction{config['fraction']:g}"
@@ -24,7 +25,7 @@ def record_path(save_path: Path, config: dict, selection_model: str) -> Path:
     name = f"{what}-seed{config['seed']}-{config_hash(config)}.json"
     # A subset's file may be called ".....npz", and its record would lie a folder too high.
     method = slug(config["selection"]) if config["selection"].strip(".") else "-" * max(1, len(config["selection"]))
-    return Path(save_path) / f"{slug(config['dataset'])}-{selection_model}" / method / name
+    return Path(save_path) / f"{slug(dataset or config['dataset'])}-{selection_model}" / method / name
 
 
 def candidates(save_path: Path, protocol: str) -> Iterator[Path]:

@@ -28,9 +28,17 @@ from lcmat.records.place import candidates
 HEADING = ("dataset", "test_model", "selection", "fraction", "seed")
 
 
-def heading(config: dict, selection_model: str) -> dict[str, object]:
-    """Return what every record begins with: what was run on what, as its configuration says it."""
-    return {"selection_model": selection_model, **{name: config[name] for name in HEADING}}
+# How names of data of one's own begin in configurations; in what records begin with, these have names of their own.
+OWN = ("ImageFolder", "hf:")
+
+
+def heading(config: dict, selection_model: str, dataset: str | None = None) -> dict[str, object]:
+    """Return what every record begins with: what was run on what, as its configuration says it.
+
+    dataset: what data of one's own are called, or None.
+    """
+    said = {"selection_model": selection_model, **{name: config[name] for name in HEADING}}
+    return said if dataset is None else said | {"dataset": dataset}
 
 
 def write_record(path: Path, record: dict) -> None:
@@ -99,8 +107,9 @@ _FURTHER = {
 def _agrees(record: dict) -> str | None:
     """Tell whether what a record begins with is what its configuration says."""
     config = record["config"]
+    own = str(config.get("dataset")).startswith(OWN)
     for name in HEADING:
-        if name in config and config[name] != record[name]:
+        if name in config and config[name] != record[name] and not (own and name == "dataset"):
             return f"has {name} {shown(record[name])} and another one in its configuration"
     if config.get("protocol") == "continual" and not {"steps", "class_order"} <= record.keys():
         return "has no steps"

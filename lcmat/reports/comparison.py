@@ -25,7 +25,8 @@ def compare(first: Iterable[dict], second: Iterable[dict]) -> list[Pair]:
     """Match the cells of two collections of records.
 
     Cells of the same data, networks, method and fraction belong together. Where a folder has several of these, those
-    with equal configurations (but for the seed) do; what is left is matched only if there is one on each side.
+    with equal configurations (but for the seed) do; what is left is matched only if there is one on each side. What
+    both have comes first.
     """
     both = [_cells(records) for records in (first, second)]
     pairs = []
@@ -39,7 +40,7 @@ def compare(first: Iterable[dict], second: Iterable[dict]) -> list[Pair]:
             pairs.append(Pair(what, cell_of(records), cell_of(records_2), differing))
         pairs += [Pair(what, cell_of(records), None, {}) for records in one.values()]
         pairs += [Pair(what, None, cell_of(records), {}) for records in other.values()]
-    return pairs
+    return sorted(pairs, key=lambda pair: None in (pair.first, pair.second))
 
 
 def _cells(records: Iterable[dict]) -> dict[tuple[str, ...], dict[str, dict[int, dict]]]:

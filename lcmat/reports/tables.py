@@ -8,10 +8,11 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lcmat.records import slug
+from lcmat.records.record import OWN
 
 # A cell's text and its rank (1: best, 2: second) ↦ how it is shown.
 Shown = Callable[[str, int | None], str]
@@ -224,7 +225,7 @@ def accuracy_tables(records: Iterable[dict], prefer: str = "") -> list[Table]:
     Methods run with several options have a row for each. prefer: as `read_published` takes it.
     """
     groups = defaultdict(list)
-    for record in records:
+    for record in _by_their_names(list(records)):
         groups[_shared(record, record["config"].get("validation_ratio"))].append(record)
     for key in list(groups):
         own = [r for r in groups[key] if "validation" in r.get("needs", ())]
@@ -237,12 +238,42 @@ def accuracy_tables(records: Iterable[dict], prefer: str = "") -> list[Table]:
     tables = []
     for shared in sorted(groups):
         tables += [_table(group, published) for group in by_network(groups[shared])]
-    return tables
+    return _told_apart(tables)
+
+
+def _has_a_name(record: dict) -> bool:
+    return record["dataset"] != record["config"].get("dataset", record["dataset"])
+
+
+def _by_their_names(records: list[dict]) -> list[dict]:
+    """Return the records, those of data of one's own from before these had names by the one name that they have now."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if _has_a_name(record):
+            names[str(record["config"].get("dataset_fingerprint"))].add(record["dataset"])
+    found = []
+    for record in records:
+        known = names.get(str(record["config"].get("dataset_fingerprint")), set())
+        found.append(record if _has_a_name(record) or len(known) != 1 else record | {"dataset": next(iter(known))})
+    return found
+
+
+def _told_apart(tables: list[Table]) -> list[Table]:
+    """Let titles that tables of several data of one's own share say which data: the beginning of the fingerprint."""
+    data = [next(iter(table.cells.values())).records[0]["config"] for table in tables]
+    marks = [str(c.get("dataset_fingerprint")) if str(c.get("dataset")).startswith(OWN) else "" for c in data]
+    sharing = {t.title: {m for other, m in zip(tables, marks, strict=True) if other.title == t.title} for t in tables}
+    return [
+        replace(table, title=f"{table.title} (data {mark[:6]})") if mark and len(sharing[table.title]) > 1 else table
+        for table, mark in zip(tables, marks, strict=True)
+    ]
 
 
 def _shared(record: dict, validation_ratio: float | None) -> str:
     """Return what the record's cell shares with all of its table."""
     shared = {"selection_model": record["selection_model"], **{k: record["config"].get(k) for k in SHARED}}
+    if _has_a_name(record):
+        shared["name"] = record["dataset"]
     return json.dumps({**shared, "validation_ratio": validation_ratio}, sort_keys=True)
 
 

@@ -155,7 +155,7 @@ def record_of(
 ) -> dict[str, object]:
     """Return the record of a run: its heading, how its networks did, facts of its kind, and where it comes from."""
     return {
-        **heading(config, setup.settings.model),
+        **heading(config, setup.settings.model, setup.dataset.own_name),
         **evaluation,
         "test_interval": setup.settings.test_interval,
         **facts,

@@ -69,7 +69,17 @@ class Job:
 
 def record_path(setup: Setup, config: dict[str, object]) -> Path:
     """Return where the record of a configuration is, or will be."""
-    return records.record_path(setup.settings.save_path, config, setup.settings.model)
+    path, *earlier = record_paths(setup, config)
+    return next((one for one in earlier if one.exists() and not path.exists()), path)
+
+
+def record_paths(setup: Setup, config: dict[str, object]) -> list[Path]:
+    """Return where the record of a configuration may be: first where it would be written, of old ones elsewhere.
+
+    Those of data of one's own that were made when these had no name stand below that of their kind.
+    """
+    names = dict.fromkeys((setup.dataset.own_name, None))
+    return [records.record_path(setup.settings.save_path, config, setup.settings.model, name) for name in names]
 
 
 def check(jobs: list[Job]) -> None:

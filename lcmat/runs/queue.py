@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from lcmat import locks, records
+from lcmat import journal, locks, records
 from lcmat.errors import UserError
 from lcmat.files import clear_unfinished
 from lcmat.runs import checkpoints
@@ -142,10 +142,16 @@ def record_of(job: Job) -> tuple[dict | None, bool]:
         record = _recorded(job)  # another may just have finished it
         if record is not None:
             return record, True
-        with noted(job):
+        with noted(job), journal.kept(journal_of(job), job.setup.settings.log, job.setup.settings.resume):
             record = job.kind.make(job.setup, job.run)
         _tidy(job)
         return record, False
+
+
+def journal_of(job: Job) -> Path:
+    """Return the file that a run's numbers are kept in, by dataset, network, method, size, seed and hash."""
+    path = job.path
+    return job.setup.settings.cache_path / "log" / path.parent.parent.name / path.parent.name / f"{path.stem}.jsonl"
 
 
 def _tidy(job: Job) -> None:

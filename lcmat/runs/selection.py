@@ -17,7 +17,7 @@ from lcmat.runs import checkpoints, pretrained
 from lcmat.runs.checkpoints import Names
 from lcmat.runs.configuration import Reduction, configuration
 from lcmat.runs.evaluation import Reduced, record_of, train_and_test
-from lcmat.runs.job import Run, record_path
+from lcmat.runs.job import Run, record_path, record_paths
 from lcmat.runs.kind import Exemplars
 from lcmat.runs.setup import Setup
 from lcmat.selection import Context, Subset, class_budgets, select_with
@@ -173,7 +173,7 @@ def select_to_files(setup: Setup, run: Run) -> tuple[Subset, Path]:
     """
     config = Selection().configuration(setup, run)
     subset, _, _ = subset_of(setup, run, config)
-    path = _subset_path(setup, run, config)
+    path = _subset_paths(setup, run, config)[0]
     subset.save(path)
     subset.save_text(path.with_suffix(".txt"))
     checkpoints.remove(setup, [selection_key(config)])
@@ -188,8 +188,17 @@ def saved_subset(setup: Setup, run: Run) -> tuple[Subset, dict | None]:
     config = Selection().configuration(setup, run)
     for record, subset in _recorded_subsets(setup, config):
         return subset, record.get("selection_network")
-    subset = None if setup.settings.overwrite else _read_subset(_subset_path(setup, run, config))
+    kept = () if setup.settings.overwrite else map(_read_subset, _subset_paths(setup, run, config))
+    subset = next((one for one in kept if one is not None), None)
     return select_to_files(setup, run)[0] if subset is None else subset, None
+
+
+def recorded_network(setup: Setup, run: Run, folder: Path) -> dict | None:
+    """Return what records below another folder say of the network that chose the run's subset; None if nothing."""
+    elsewhere = replace(setup, settings=replace(setup.settings, save_path=folder, overwrite=False))
+    config = Selection().configuration(setup, run)
+    found = (record.get("selection_network") for record, _ in _recorded_subsets(elsewhere, config))
+    return next((facts for facts in found if facts), None)
 
 
 def _read_subset(path: Path) -> Subset | None:
@@ -201,17 +210,18 @@ def _read_subset(path: Path) -> Subset | None:
         return None
 
 
-def _subset_path(setup: Setup, run: Run, config: dict) -> Path:
-    folder = record_path(setup, config).parent
-    return folder / f"subset{config['fraction']:g}-seed{run.seed}-{selection_key(config)}.npz"
+def _subset_paths(setup: Setup, run: Run, config: dict) -> list[Path]:
+    """Return where the subset is written, and where it may have been before."""
+    name = f"subset{config['fraction']:g}-seed{run.seed}-{selection_key(config)}.npz"
+    return [path.with_name(name) for path in record_paths(setup, config)]
 
 
 def _recorded_subsets(setup: Setup, config: dict) -> Iterator[tuple[dict, Subset]]:
     """Yield what was recorded of the selection that a configuration describes."""
     if setup.settings.overwrite:
         return
-    folder = record_path(setup, config).parent
-    for path in sorted(folder.glob(f"fraction{config['fraction']:g}-seed{config['seed']}-*.json")):
+    pattern = f"fraction{config['fraction']:g}-seed{config['seed']}-*.json"
+    for path in [one for place in record_paths(setup, config) for one in sorted(place.parent.glob(pattern))]:
         record = records.read_record(path)
         if record is not None and selection_key(record["config"]) == selection_key(config):
             subset = _read_subset(path.with_name(record["indices"]))

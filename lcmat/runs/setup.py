@@ -52,6 +52,7 @@ class Settings:
     resume: bool = False
     resume_from: Path | None = None
     checkpoint_seconds: float = 60.0
+    log: str | None = None  # where numbers are shown while they come, beside the lines in the cache
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lcmat import locks, seeds
+from lcmat.alive import Progress
 from lcmat.errors import UserError
 from lcmat.expected import array, fields, problem
 from lcmat.facility_location.approximate import Rounds, SecondRound, some
@@ -149,7 +149,7 @@ class Work:
         """Do what no other process does, and wait for these; largest classes first."""
         pending, said = self.units(), False
         most = self.plan.side_by_side([self._size(unit) for unit in pending])
-        bar = tqdm(total=len(pending), desc=self.plan.method.name, disable=None, leave=False)
+        bar = Progress(total=len(pending), desc=self.plan.method.name)
         with bar, shared_by(most):
             while pending and not self.result.exists():
                 ready = [unit for unit in pending if self.is_done(unit) or self.is_ready(unit)]

@@ -127,6 +127,18 @@ def _validation_of(signals: Signals, label: int) -> Signals:
     return signals.validation[own]
 
 
+def lacking(method: Method, signals: Signals | Shards) -> str:
+    """Return what a method needs that these signals alone do not hold, "" if they suffice."""
+    beyond = {"network": "they need the network", "training": "they train networks", "images": "they need the images"}
+    for need in sorted(method.needs):
+        field, _, entry = need.partition(".")
+        if field in CONTEXT_NEEDS:
+            return beyond.get(field, f"they need {field}")
+        if not _holds(getattr(signals, field), entry):
+            return f"the file holds no {f'{field} with {entry}' if entry else field}"
+    return ""
+
+
 def _check_needs(method: Method, signals: Signals | Shards, context: Context | None) -> None:
     """Raise UserError that says what the method needs and was not given."""
     for need in method.needs:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lcmat import seeds
+from lcmat.alive import Progress
 from lcmat.errors import UserError
 from lcmat.memory_limit import limited, shared_by
 from lcmat.selection.context import Context
@@ -19,6 +19,9 @@ from lcmat.selection.plan import Plan, planned
 from lcmat.selection.subset import Subset
 from lcmat.signals import Signals
 from lcmat.workers import as_done
+
+# Fewer samples take no time.
+ALIVE_FROM = 10_000
 
 
 def select_with(
@@ -40,7 +43,8 @@ def select_with(
     if context is not None and not isinstance(context, Context):
         raise UserError(f"context must be a Context, not {type(context).__name__}")
     size, how = {"fraction": fraction, "budget": budget}, {"balanced": balanced, "seed": seed, "quota": quota}
-    with limited(memory):
+    alive = Progress(desc=f"choosing by {method.name}", disable=len(signals) < ALIVE_FROM)
+    with limited(memory), alive:
         return _selected(planned(method, signals, context, **size, **how, **options), signals, context)
 
 
@@ -79,10 +83,10 @@ def _each(plan: Plan, signals: Signals, groups: dict[int, Tensor], context: Cont
         part = signals if len(group) == len(signals) else signals[group]  # a copy may be gigabytes
         return plan.pick(number, part, **({"context": context[group]} if plan.method.needs_context else {}))
 
-    # Silent where it takes no time, or output is no terminal.
-    quiet = None if len(signals) >= 10_000 and len(groups) > 1 else True
+    # Silent where it takes no time.
+    quiet = len(signals) < ALIVE_FROM or len(groups) < 2
     found: dict[int, Picks] = {}
-    bar = tqdm(total=len(tasks), desc=plan.method.name, disable=quiet, leave=False)
+    bar = Progress(total=len(tasks), desc=plan.method.name, disable=quiet)
     with bar, shared_by(most), closing(as_done(pick, tasks, most)) as results:
         for done, picks in results:
             found[tasks[done][0]] = picks

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lcmat import distributed
+from lcmat.alive import Progress
 from lcmat.augmentation import normalise
 from lcmat.data import Split
 
@@ -58,7 +58,7 @@ def predictions(network: nn.Module, split: Split, compute: Compute, batch: int =
     """Yield logits, labels and positions batch by batch, in order and in evaluation mode."""
     network.to(compute.device, memory_format=torch.channels_last)
     parts = torch.arange(len(split)).split(batch)
-    bar = tqdm(split.batches(parts), total=len(parts), desc="evaluating", disable=quiet(parts), leave=False)
+    bar = Progress(split.batches(parts), total=len(parts), desc="evaluating", disable=quiet(parts))
     with evaluation_mode(network):
         for images, labels, positions in bar:
             with compute.autocast():
@@ -86,6 +86,6 @@ def by_class(network: nn.Module, split: Split, compute: Compute) -> tuple[list[i
     return right.tolist(), count.tolist()
 
 
-def quiet(parts: Sequence) -> bool | None:
-    """Return tqdm's `disable` for a pass in so many parts: a bar for a few flickers, and none needs no terminal."""
-    return True if len(parts) < 10 or distributed.rank() else None
+def quiet(parts: Sequence) -> bool:
+    """Tell whether a pass in so many parts shows no progress: a bar for a few flickers, and one process shows it."""
+    return len(parts) < 10 or distributed.rank() > 0

@@ -13,12 +13,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lcmat import distributed, seeds
+from lcmat.alive import Progress
 from lcmat.augmentation import augment, siamese
 from lcmat.data import Split
 from lcmat.errors import UserError
+from lcmat.journal import is_kept, note
 from lcmat.training.compute import Compute, accuracy, by_class, quiet
 from lcmat.training.course import Course, How, Sent, begun, restore, store
 from lcmat.training.divergence import CHECK_STEPS, Step, check_finite, check_weights
@@ -28,13 +29,16 @@ from lcmat.training.history import History
 from lcmat.training.losses import SampleWeights, mixed_cross_entropy
 from lcmat.training.recipe import Recipe, chunks
 
+# Labels of trainings inside of methods: there are hundreds, of which the method notes what matters.
+UNNOTED = ("training", "inner")
+
 
 @dataclass(frozen=True, eq=False)
 class Watch:
     """What is looked at while a network trains.
 
     test: tested every `interval` epochs (0: not) and after the last. dynamics: whether to record those of each sample
-    (`History.dynamics`). label: what the progress bar says.
+    (`History.dynamics`). label: what the progress bar says, and under which numbers are noted, but for `UNNOTED`.
     """
 
     test: Split | None = None
@@ -99,36 +103,49 @@ def _help(sent: Sent) -> None:
 def _go_on(course: Course, first: int, watch: Watch, checkpoint: Checkpoint | None) -> None:
     """Train from epoch `first`, counted from 0, to the last."""
     history, compute, epochs = course.history, course.compute, course.plan.epochs
+    label = "" if watch.label in UNNOTED else watch.label
     started = saved = time.monotonic()
     before = history.seconds
-    hidden = True if distributed.rank() else None
-    bar = tqdm(range(first + 1, epochs + 1), watch.label, initial=first, total=epochs, disable=hidden, leave=False)
+    numbers, hidden = range(first + 1, epochs + 1), distributed.rank() > 0
+    bar = Progress(numbers, desc=watch.label, initial=first, total=epochs, disable=hidden)
     recent: list[Step] = []
     forked = torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else [])  # layers draw from it
     with distributed.averaging(course.network, course.recipe.sync_batchnorm) as network, forked:
         for epoch in bar:
-            correct = _epoch(course, network, epoch - 1, recent)
+            correct = _epoch(course, network, epoch - 1, recent, label)
             stored = checkpoint is not None and epoch < epochs and time.monotonic() - saved >= checkpoint.seconds
             # What waits for the device is not done at every epoch, but where all must find alike.
             if epoch == epochs or stored or distributed.count() > 1:
-                check_finite(recent)
+                _look(recent, label)
                 history.train_accuracy = 100 * float(correct) / history.images[-1]
             if epoch == epochs:
                 check_weights(course.network, epoch, course.optimizer)
             if watch.tests_after(epoch, epochs):
+                _look(recent, label)
                 history.tests.append((epoch, _tested(course, watch.test, last=epoch == epochs)))
                 bar.set_postfix(test=f"{history.tests[-1][1]:.2f}%")
+                if label:
+                    note(label, epoch, test_accuracy=history.tests[-1][1])
             history.seconds = before + time.monotonic() - started
             if stored:
                 store(checkpoint.path, course, epoch)
                 saved = time.monotonic()
 
 
-def _epoch(course: Course, network: nn.Module, epoch: int, recent: list[Step]) -> Tensor:
+def _look(recent: list[Step], label: str) -> None:
+    """Look at the losses of recent steps, note their mean, and forget them."""
+    steps = list(recent)
+    check_finite(recent)
+    if steps and label and is_kept():
+        loss = float(torch.stack([step.loss for step in steps]).mean())
+        note(label, steps[-1].epoch + 1, loss=loss, learning_rate=steps[-1].lr)
+
+
+def _epoch(course: Course, network: nn.Module, epoch: int, recent: list[Step], label: str) -> Tensor:
     """Train one epoch: a fresh order, fresh augmentation; return how many were right, a number on the device.
 
     network: the course's, which processes may share. recent: the steps whose losses were not yet looked at; they are
-    looked at every CHECK_STEPS steps.
+    looked at every CHECK_STEPS steps. label: under which numbers are noted.
     """
     compute, how, history = course.compute, course.how, course.history
     draw = seeds.generator(how.seed, "epoch", epoch)
@@ -161,7 +178,7 @@ def _epoch(course: Course, network: nn.Module, epoch: int, recent: list[Step]) -
         if how.watched:
             _note(course, epoch, batch, distributed.gathered(logits.detach(), len(batch.labels)))
         if len(recent) >= CHECK_STEPS:
-            check_finite(recent)
+            _look(recent, label)
     history.images.append(sum(map(len, parts)))
     return distributed.summed(correct)
 
@@ -191,7 +208,7 @@ def _batches(course: Course, parts: list[Tensor], draw: torch.Generator, label: 
     shares = [distributed.share(len(part)) for part in parts]
     mixing = augmentation in siamese.TRAINING  # images with others of the batch, all of which it needs
     read = parts if mixing else [part[share] for part, share in zip(parts, shares, strict=True)]
-    bar = tqdm(split.batches(read), label, total=len(parts), disable=quiet(parts), leave=False)
+    bar = Progress(split.batches(read), desc=label, total=len(parts), disable=quiet(parts))
     for (images, labels, _), positions, share in zip(bar, parts, shares, strict=True):
         if mixing:
             inputs, mix = siamese.training_batch(compute.inputs(images), augmentation, draw)

@@ -449,6 +449,12 @@ def test_another_network_than_the_one_that_chose_is_told(tmp_path: Path, capsys:
     save_tensors(path, kept)
     assert command(["analysis", "bound", *words]) == 0
     assert "is not the one that chose the recorded subsets" in capsys.readouterr().err
+    (table,) = (tmp_path / "result" / "tables").glob("overlap-digits-MLP.csv")
+    before = table.read_text()
+    with pytest.raises(UserError, match="is of other networks than those of this --cache_path"):
+        command(["analysis", "overlap", *words])
+    assert table.read_text() == before
+    assert command(["analysis", "overlap", *words, "--name", "other"]) == 0
 
 
 def test_cost_equals_that_of_the_selection(folder: Path) -> None:

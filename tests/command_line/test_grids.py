@@ -15,6 +15,7 @@ import scipy.stats
 import torch
 
 from lcmat import data
+from lcmat.alive import duration
 from lcmat.analysis import contact_sheet
 from lcmat.command_line import estimate, grids, options, planning, yaml_files
 from lcmat.command_line.request import request_of
@@ -441,7 +442,7 @@ report: [accuracy]
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (12_000, "3 h 20 min")])
 def test_durations_in_words(seconds: float, words: str) -> None:
-    assert estimate.duration(seconds) == words
+    assert duration(seconds) == words
 
 
 # ---- precision ------------------------------------------------------------------------------------------------------

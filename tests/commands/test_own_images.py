@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lcmat import data
+from lcmat import records as library
 from tests.harness import call, places, records
 
 QUICK = (
@@ -109,3 +110,56 @@ def test_a_configuration_is_named_in_records_only_if_given(tmp_path: Path) -> No
     assert "config_name" not in alone["config"]
     assert (chosen["config"]["config_name"], chosen["dataset"]) == ("other", "hf:pets:other")
     assert chosen["config"]["dataset_fingerprint"] == alone["config"]["dataset_fingerprint"]
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def trained(folder: Path, *words: object) -> int:
+    """Train on a folder of images, with further words, into one result."""
+    few = (*QUICK, "--model", "MLP", "--selection", "Uniform", "LCMat-S", "--fraction", "0.5", "--precision", "float32")
+    return call(*few, "--data_path", folder, *places(folder.parent), *words)
+
+
+def test_two_image_folders_have_names_of_their_own(tmp_path: Path) -> None:
+    """In headings, paths and records; one configuration, whose hash is that of a folder without a name."""
+    for name, shape, words in (("cats", (8, 8), ()), ("dogs", (8, 8), ("--dataset_name", "my dogs"))):
+        assert trained(images(tmp_path / name, shape), *words) == 0
+    table = (tmp_path / "result" / "tables" / "accuracy.md").read_text()
+    assert {line for line in table.splitlines() if line.startswith("## ")} == {"## cats, MLP", "## my dogs, MLP"}
+    assert {path.name for path in (tmp_path / "result").glob("*-MLP")} == {"cats-MLP", "my dogs-MLP"}
+    assert {record["dataset"] for record in records(tmp_path / "result")} == {"cats", "my dogs"}
+    assert {record["config"]["dataset"] for record in records(tmp_path / "result")} == {"ImageFolder"}
+
+
+def test_records_of_before_names_are_found_and_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """They stood below ImageFolder-…; in tables they stand beside what was made since."""
+    folder = images(tmp_path / "cats", (8, 8))
+    assert trained(folder) == 0
+    for path in sorted((tmp_path / "result" / "cats-MLP").rglob("fraction*.json")):
+        old = tmp_path / "result" / "ImageFolder-MLP" / path.parent.name / path.name
+        record = library.read_record(path)
+        library.write_record(old, record | {"dataset": "ImageFolder"})
+        path.with_suffix(".npz").rename(old.with_suffix(".npz"))
+        path.unlink()
+    capsys.readouterr()
+    assert trained(folder, "--plan") == 0
+    assert "2 runs, 2 recorded, 0 to do" in capsys.readouterr().out
+    assert trained(folder) == 0
+    table = tmp_path / "result" / "tables" / "accuracy.md"
+    assert "## ImageFolder, MLP" in table.read_text()
+    assert trained(folder, "--seed", "1") == 0
+    assert [line for line in table.read_text().splitlines() if line.startswith("## ")] == ["## cats, MLP"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-x", "CIFAR10", "imagefolder", "x" * 101, "a\tb"])
+def test_names_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture, name: str) -> None:
+    assert trained(images(tmp_path / "cats", (8, 8), ("cat",)), "--dataset_name", name) == 2
+    assert "--dataset_name" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
+
+
+def test_a_published_dataset_has_its_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert call("--dataset", "digits", "--dataset_name", "mine", *places(tmp_path)) == 2
+    assert "digits has a name: leave it out" in capsys.readouterr().err
+    assert data.load("ImageFolder", images(tmp_path / "CIFAR10", (8, 8))).title == "ImageFolder-CIFAR10"

@@ -60,11 +60,14 @@ OTHER = {
     "--threads": "3", "--resume": "", "--checkpoint_interval": "3", "--overwrite": "True", "--gpu": "0", "--eps": "0.7",
     "--kernel": "worst --selection Submodular", "--submodular": "LogDeterminant --selection Submodular",
     "--submodular_greedy": "lazy", "--uncertainty": "Margin --selection Uncertainty", "--print_freq": "3",
+    "--dataset_name": "mine --dataset ImageFolder", "--log": "tensorboard",
     "--num_exp": "3", "--num_eval": "3", "--after_analyses": "", "--exact_analyses": "",
 }  # fmt: skip
 # Of main.py alone, which has tests of its own for them; and the file that holds flags.
 ALONE = {"--signals": "FILE", "--select_only": "", "--export": "new", "--link": ""}
-ELSEWHERE = {*ALONE, "--config"}
+# What is said and how, not what is done.
+OF_SAYING = {"--plan", "--wide"}
+ELSEWHERE = {*ALONE, *OF_SAYING, "--config"}
 
 
 def asked(line: str) -> Request:

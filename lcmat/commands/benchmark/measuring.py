@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from lcmat import records
+from lcmat.alive import Progress
 from lcmat.files import write_json, write_text
 from lcmat.hardware import peak_memory
 from lcmat.reports import markdown
@@ -80,7 +81,8 @@ def measured(function: Callable[..., object], *arguments: object, threads: int |
     likes, facts to keep beside them. threads: of PyTorch there, and the most workers; by default as many as here.
     """
     threads = torch.get_num_threads() if threads is None else threads
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    alive = Progress(desc=f"measuring {function.__name__}")
+    with alive, ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         result, memory = pool.submit(_run, function, arguments, threads).result()
     seconds, facts = result if isinstance(result, tuple) else (result, {})
     return {"seconds": seconds, "median": statistics.median(seconds), "peak_bytes": memory, **facts}

@@ -21,6 +21,7 @@ from lcmat.errors import UserError
 from lcmat.facility_location.exact import hold
 from lcmat.files import save_tensors, sha256_of
 from lcmat.reports import save_figure
+from lcmat.selection import Method
 from lcmat.signals import load_weights, take_signals
 from lcmat.training import Compute
 
@@ -40,9 +41,8 @@ def _selection(args: argparse.Namespace, folder: Path) -> Path:
     """Measure every method that needs signals only."""
     setting = {name: getattr(args, name) for name in ("samples", "features", "classes", "fraction", "runs")}
     report = Report(folder / "selection.json", setting)
-    chosen = [methods.get(name) for name in args.methods or methods.names()]
-    for method in chosen:
-        if method.needs_context or not method.needs or (method.name in report.rows and not args.overwrite):
+    for method in _on_signals(args.methods):
+        if method.name in report.rows and not args.overwrite:
             continue
         print(f"  {method.name} …", end=" ", flush=True)
         row = measured(work.one_method, method.name, setting)
@@ -64,6 +64,16 @@ def _selection(args: argparse.Namespace, folder: Path) -> Path:
         for name, row in sorted(report.rows.items(), key=lambda item: item[1]["median"])
     ]
     return report.write_table("Cost of selection", text, ["Method", "Seconds", "Range", "Peak memory (GiB)"], rows)
+
+
+def _on_signals(names: list[str] | None) -> list[Method]:
+    """Return the methods named, or all, that read signals and nothing else; UserError that names the others."""
+    chosen = [methods.get(name) for name in names or methods.names()]
+    suited = [method for method in chosen if method.needs and not method.needs_context]
+    others = ", ".join(method.name for method in chosen if method not in suited)
+    if names and others:
+        raise UserError(f"the benchmark selection measures methods that read signals alone, not {others}; leave it out")
+    return suited
 
 
 def _differing(setting: dict[str, object]) -> list[str]:
