@@ -86,6 +86,8 @@ def jobs_of(requests: list[Request], registry: Registry) -> list[Job]:
 def _setup(request: Request, registry: Registry, known: dict[tuple[Source, str], Setup]) -> Setup:
     """Return the setup of a request; the data of one that reads the same are used again."""
     device, settings = choose_device(_device_name(request)), request.settings
+    if distributed.count() > 1 and device.index is not None:
+        raise UserError("torchrun's processes take a GPU each; leave --device and --gpu out")
     if settings.recipe.sync_batchnorm and (device.type != "cuda" or distributed.count() == 1):
         raise UserError("--sync_batchnorm is for several processes with a GPU each, by torchrun; leave it out")
     check_board(settings.log)

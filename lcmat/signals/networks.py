@@ -99,7 +99,7 @@ def take_signals(network: nn.Module, split: Split, compute: Compute, batch: int 
     count = -(-len(split) // batch)
     if distributed.count() == 1 or count < distributed.count():
         return _taken(network, split, compute, batch)
-    sent = (distributed.on_host(network), split.to(torch.device("cpu")), compute, batch)
+    sent = (distributed.on_host(network), split.to(torch.device("cpu")), replace(compute), batch)
     with distributed.helped(_share_of_signals, *sent):
         return _share_of_signals(network, split, compute, batch)
 

@@ -80,7 +80,8 @@ class Sent:
         draws = course.how.draws
         how = replace(course.how, draws=None if draws is None else Draws(None, draws.size))
         moved = course.optimizer.state_dict(), course.scheduler.state_dict()
-        return Sent(network, split, course.recipe, course.compute, how, moved, epochs)
+        compute = replace(course.compute)  # without what it keeps on this process's device
+        return Sent(network, split, course.recipe, compute, how, moved, epochs)
 
     def begun(self) -> Course:
         """Return the training, for a process that keeps nothing of it."""
