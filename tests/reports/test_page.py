@@ -21,6 +21,8 @@ from lcmat import records
 from lcmat.commands import report
 from lcmat.errors import UserError
 from lcmat.reports.page import Beside, write_page
+from lcmat.reports.page.build import hours
+from lcmat.reports.page.subsets import Sets, tiles
 from tests.harness import ROOT, call, cli
 
 FRACTIONS, SEEDS = (0.01, 0.1), range(5)
@@ -244,6 +246,23 @@ def test_sets_are_those_of_the_files(page: list[Element], folder: Path) -> None:
             assert "k" not in data["lists"][place]  # costs that never change say nothing
     assert len(data["lists"]) == len({json.dumps(one) for one in data["lists"]})
     np.testing.assert_array_equal(images(data["tiles"]["f" * 16], len(PIXELS)), PIXELS[:, 0])
+
+
+def test_a_large_dataset_has_the_images_of_its_smallest_subsets() -> None:
+    """As many as the page may hold, by index; those of other data stay out."""
+    entries = [[0, "A", 0.1, 0, "a", place, None, key] for place, key in enumerate("ffg")]
+    sets = Sets(entries, [{"i": [30, 2, 7, 9]}, {"i": [8, 2, 39]}, {"i": [0]}])
+    (found,) = tiles({"f": PIXELS, "h": PIXELS}, sets, most=5).values()
+    assert found["i"] == [2, 7, 8, 30, 39]
+    np.testing.assert_array_equal(images(found, 5), PIXELS[found["i"], 0])
+    assert "i" not in tiles({"f": PIXELS}, sets, most=40)["f"]
+
+
+def test_the_hours_count_a_shared_network_once() -> None:
+    seconds = {"pretrain": 3600.0, "signals": 7200.0, "select": 1800.0, "train": 1800.0}
+    several = [{"dataset": "digits", "seed": 0, "path": path, "seconds": seconds} for path in "ab"]
+    other = {"dataset": "digits", "seed": 1, "path": "c", "seconds": {"pretrain": 3600.0}}
+    assert hours([*several, other]) == 3 + 2 + 1
 
 
 def images(sheet: dict, count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,11 +71,11 @@ def _template() -> jinja2.Template:
 
 def _totals(cells: list[Row]) -> dict[str, float]:
     """Return how much was run, and how many comparisons with Uniform came out how."""
-    seconds = {path: sum(r["seconds"].values()) for row in cells for r in row.cell.records for path in [r["path"]]}
+    records = {record["path"]: record for row in cells for record in row.cell.records}
     sides = [row.side for row in cells if row.side is not None and row.method != "Full"]
     return {
-        "records": len(seconds),
-        "hours": sum(seconds.values()) / 3600,
+        "records": len(records),
+        "hours": hours(records.values()),
         "compared": len(sides),
         "above": sides.count(1),
         "below": sides.count(-1),
@@ -82,18 +83,27 @@ def _totals(cells: list[Row]) -> dict[str, float]:
     }
 
 
+def hours(records: Iterable[dict]) -> float:
+    """Return the hours of computing behind records; what several say of one network (so many seconds), once."""
+    seconds = {}
+    for record in records:
+        for stage, value in record["seconds"].items():
+            network = (record["dataset"], record["seed"], value)
+            seconds[stage, *(network if stage in ("pretrain", "signals") else (record["path"],))] = value
+    return sum(seconds.values()) / 3600
+
+
 def _places(sets: Sets) -> set[tuple[int, str, float]]:
     return {(setting, method, fraction) for setting, method, fraction, *_ in sets.entries}
 
 
 def _for_script(found: list[settings.Setting], sets: Sets, beside: Beside) -> dict[str, object]:
-    used = {entry[-1] for entry in sets.entries}
     return {
         "settings": [one.title for one in found],
         "entries": sets.entries,
         "lists": sets.lists,
         "sheets": sets.sheets,
-        "tiles": tiles(beside.pictures, used),
+        "tiles": tiles(beside.pictures, sets),
     }
 
 

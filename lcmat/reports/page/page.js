@@ -79,6 +79,12 @@
   }
   const numbers = (values) => unique(values).sort((a, b) => a - b);
 
+  /** Return where in a sheet the image of an index is; undefined if it is none of those that the page holds. */
+  function placeOf(sheet, index) {
+    if (!sheet.i) return index;
+    sheet.at ??= new Map(sheet.i.map((one, place) => [one, place]));
+    return sheet.at.get(index);
+  }
   /** Return the members of a set: {index, label, rank, weight, sheet, place} in their order. */
   function members(entry) {
     if (entry[SHEET] !== null) {
@@ -92,8 +98,11 @@
     const labels = list.c.flatMap(([label, count]) => Array(count).fill(label));
     return list.i.map((index, place) => {
       seen[labels[place]] = (seen[labels[place]] ?? -1) + 1;
-      const rank = list.b ? seen[labels[place]] : place;
-      return { index, label: labels[place], rank, weight: list.w && list.w[place], cost: list.k && list.k[place], sheet, place: index };
+      const rank = list.b ? seen[labels[place]] : place, at = sheet && placeOf(sheet, index);
+      return {
+        index, label: labels[place], rank, weight: list.w && list.w[place], cost: list.k && list.k[place],
+        sheet: at === undefined ? undefined : sheet, place: at,
+      };
     });
   }
   function inWords(one, learned) {
@@ -194,7 +203,9 @@
     const what = learned ? "learned images" : "samples kept";
     title.append(`${entry[METHOD]}, ${percent(entry[FRACTION])}, seed ${entry[SEED]}: ${some.length} ${what}, ranks from 0 (`);
     title.append(make("a", "record", { href: encodeURI(entry[PATH]) }), "). ");
-    if (!learned && !some.some((one) => one.sheet)) title.append("The images are not at hand: indices into the training set.");
+    const shown = some.filter((one) => one.sheet).length;
+    if (!shown) title.append("The images were not at hand: indices into the training set. ");
+    else if (shown < some.length) title.append(`${shown} have their image here, indices stand for the others. `);
     if (/\/fraction[^/]*$/.test(entry[PATH])) { // memories of continual learning are not exported
       title.append(" To load it: ", make("code", `python -m lcmat export ${data.folder}/${entry[PATH]} --to FOLDER`));
       title.append(", then ", make("code", 'datasets.load_dataset("FOLDER")'), ".");

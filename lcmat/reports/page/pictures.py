@@ -33,8 +33,8 @@ class Sheet:
         return {"u": self.uri, "x": self.across, "w": self.width, "h": self.height}
 
 
-def sheet(images: np.ndarray) -> Sheet:
-    """Return images (n, c, h, w) uint8 of one or three channels as one sheet, without loss."""
+def sheet(images: np.ndarray, lossy: bool = False) -> Sheet:
+    """Return images (n, c, h, w) uint8 of one or three channels as one sheet; without loss, or a quarter as large."""
     count, channels, height, width = images.shape
     across = max(1, math.ceil(math.sqrt(count)))
     down = math.ceil(count / across)
@@ -43,7 +43,8 @@ def sheet(images: np.ndarray) -> Sheet:
     pixels = pixels.reshape(down, across, height, width, channels).swapaxes(1, 2)
     pixels = pixels.reshape(down * height, across * width, channels)
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels[..., :3])
-    return Sheet(_uri(image, "PNG", optimize=True), across, width, height)
+    uri = _uri(image, "WEBP", quality=QUALITY, method=4) if lossy else _uri(image, "PNG", optimize=True)
+    return Sheet(uri, across, width, height)
 
 
 def figure(path: Path) -> tuple[str, int, int]:

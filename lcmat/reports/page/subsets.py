@@ -83,6 +83,30 @@ def chosen(path: Path) -> dict[str, object]:
     return found
 
 
-def tiles(pictures: Pictures, used: set[str | None]) -> dict[str, dict]:
-    """Return a sheet of the images of each dataset (by fingerprint) that is used, image by index."""
-    return {key: sheet(images).described() for key, images in sorted(pictures.items()) if key in used}
+# The most images of a dataset that the page holds; the smallest subsets come first, and indices stand for the rest.
+MOST_IMAGES = 3000
+
+
+def tiles(pictures: Pictures, sets: Sets, most: int = MOST_IMAGES) -> dict[str, dict]:
+    """Return a sheet of images of each dataset (by fingerprint) that is used.
+
+    Of a large one only images that were chosen, with their indices as "i", in order; photographs with some loss.
+    """
+    found = {}
+    for key, images in sorted(pictures.items()):
+        chosen = [
+            sets.lists[entry[LIST]]["i"] for entry in sets.entries if entry[-1] == key and entry[LIST] is not None
+        ]
+        if not chosen:
+            continue
+        if len(images) <= most:
+            found[key] = sheet(images).described()
+            continue
+        first = dict.fromkeys(index for some in sorted(chosen, key=len) for index in some)
+        indices = sorted(list(first)[:most])
+        found[key] = sheet(images[indices], lossy=images.shape[1] == 3).described() | {"i": indices}
+    return found
+
+
+# Where an entry of `Sets.entries` has its list.
+LIST = 5
