@@ -248,12 +248,13 @@ def test_sets_are_those_of_the_files(page: list[Element], folder: Path) -> None:
     np.testing.assert_array_equal(images(data["tiles"]["f" * 16], len(PIXELS)), PIXELS[:, 0])
 
 
-def test_a_large_dataset_has_the_images_of_its_smallest_subsets() -> None:
-    """As many as the page may hold, by index; those of other data stay out."""
+def test_a_large_dataset_has_the_images_that_subsets_chose_first() -> None:
+    """In each class, as many as the page may hold, by index; those of other data stay out."""
     entries = [[0, "A", 0.1, 0, "a", place, None, key] for place, key in enumerate("ffg")]
-    sets = Sets(entries, [{"i": [30, 2, 7, 9]}, {"i": [8, 2, 39]}, {"i": [0]}])
+    lists = [([30, 2, 7, 9], [[0, 3], [1, 1]]), ([8, 5, 39], [[0, 3]]), ([0], [[0, 1]])]
+    sets = Sets(entries, [{"i": indices, "c": classes} for indices, classes in lists])
     (found,) = tiles({"f": PIXELS, "h": PIXELS}, sets, most=5).values()
-    assert found["i"] == [2, 7, 8, 30, 39]
+    assert found["i"] == [2, 5, 8, 9, 30]
     np.testing.assert_array_equal(images(found, 5), PIXELS[found["i"], 0])
     assert "i" not in tiles({"f": PIXELS}, sets, most=40)["f"]
 

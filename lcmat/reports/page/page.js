@@ -205,7 +205,7 @@
     title.append(make("a", "record", { href: encodeURI(entry[PATH]) }), "). ");
     const shown = some.filter((one) => one.sheet).length;
     if (!shown) title.append("The images were not at hand: indices into the training set. ");
-    else if (shown < some.length) title.append(`${shown} have their image here, indices stand for the others. `);
+    else if (shown < some.length) title.append(`${shown} have their image here, those of lowest rank; indices stand for the others. `);
     if (/\/fraction[^/]*$/.test(entry[PATH])) { // memories of continual learning are not exported
       title.append(" To load it: ", make("code", `python -m lcmat export ${data.folder}/${entry[PATH]} --to FOLDER`));
       title.append(", then ", make("code", 'datasets.load_dataset("FOLDER")'), ".");

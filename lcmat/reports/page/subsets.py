@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -83,30 +85,36 @@ def chosen(path: Path) -> dict[str, object]:
     return found
 
 
-# The most images of a dataset that the page holds; the smallest subsets come first, and indices stand for the rest.
-MOST_IMAGES = 3000
+# Where an entry of `Sets.entries` has its list.
+LIST = 5
+# The most images of a dataset that the page holds; indices stand for the rest.
+MOST_IMAGES = 2000
 
 
 def tiles(pictures: Pictures, sets: Sets, most: int = MOST_IMAGES) -> dict[str, dict]:
     """Return a sheet of images of each dataset (by fingerprint) that is used.
 
-    Of a large one only images that were chosen, with their indices as "i", in order; photographs with some loss.
+    Of a large one only what was chosen, the first of each class of every subset before the second, with the indices as
+    "i", in order; photographs with some loss.
     """
     found = {}
     for key, images in sorted(pictures.items()):
-        chosen = [
-            sets.lists[entry[LIST]]["i"] for entry in sets.entries if entry[-1] == key and entry[LIST] is not None
-        ]
-        if not chosen:
+        places = {entry[LIST] for entry in sets.entries if entry[-1] == key} - {None}
+        if not places:
             continue
         if len(images) <= most:
             found[key] = sheet(images).described()
             continue
-        first = dict.fromkeys(index for some in sorted(chosen, key=len) for index in some)
-        indices = sorted(list(first)[:most])
+        ranked = sorted((pair for place in sorted(places) for pair in _ranked(sets.lists[place])), key=lambda p: p[0])
+        indices = sorted(list(dict.fromkeys(index for _, index in ranked))[:most])
         found[key] = sheet(images[indices], lossy=images.shape[1] == 3).described() | {"i": indices}
     return found
 
 
-# Where an entry of `Sets.entries` has its list.
-LIST = 5
+def _ranked(chosen: dict) -> Iterator[tuple[int, int]]:
+    """Yield how many of its class come before each sample, and its index."""
+    seen: Counter[int] = Counter()
+    labels = (label for label, count in chosen["c"] for _ in range(count))
+    for label, index in zip(labels, chosen["i"], strict=True):
+        yield seen[label], index
+        seen[label] += 1
