@@ -3,7 +3,6 @@
 import math
 
 from torch import nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from nets.base import Network, Size, first_padding, sides
 
@@ -90,6 +89,8 @@ def alexnet(num_classes: int, channels: int = 3, image_size: Size = 32) -> Netwo
 
 def vgg16(num_classes: int, channels: int = 3, image_size: Size = 32) -> Network:
     """VGG-16 with batch norm, global average pooling, one linear layer: 14,728,266 parameters for 10 classes."""
+    from torchvision.models.vgg import cfgs, make_layers  # it takes as long to import as PyTorch, which few pay for
+
     layers = make_layers(cfgs["D"], batch_norm=True)
     if channels != 3:
         layers[0] = nn.Conv2d(channels, 64, 3, padding=1)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from lcmat.analysis.groups import Group
 from lcmat.errors import UserError
-from lcmat.files import write_json
+from lcmat.files import PROJECT, write_json
 from lcmat.locks import locked
 from lcmat.runs import pretrained
 
 FILE = "networks.json"
+COMMITTED = PROJECT / "result"
 # What tells a network from another one of the same recipe and seed: its file's hash if it was given, else how it did.
 FACTS = ("sha256", "train_accuracy")
 Known = dict[str, dict[str, object]]
@@ -28,14 +29,18 @@ def known_by(groups: list[Group]) -> Known:
 
 
 def check_networks(name: str, groups: list[Group], folder: Path) -> None:
-    """Raise UserError if a folder has tables of this name that are of other networks, or may be."""
+    """Raise UserError if a folder has tables of this name that are of other networks, or may be.
+
+    Networks of one seed are compared; in the project's own result/, those of other seeds are others, too.
+    """
     kept, own = _read(folder).get(name), known_by(groups)
     there = (folder / f"{name}.csv").exists()
     if kept is None:
         other = there and any(group.differing for group in groups)
     else:
         common = kept.keys() & own.keys()
-        other = there and (not common or any(kept[seed] != own[seed] for seed in common))
+        strangers = not common and folder.resolve().is_relative_to(COMMITTED)
+        other = there and (strangers or any(kept[seed] != own[seed] for seed in common))
     if other:
         raise UserError(
             f"{folder / name}.csv is of other networks than those of this --cache_path, and is left as it is; give "

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from lcmat import distributed
 from lcmat.command_line import planning, plans, request_of
+from lcmat.commands._folders import report
 from lcmat.commands._registry import REGISTRY
-from lcmat.commands.tables import report
 from lcmat.errors import UserError
 from lcmat.reports import table_text, tables
-from lcmat.reports.continual import continual_markdown, write_continual
 from lcmat.reports.terminal import fitted
 from lcmat.runs import Job, queue
 from lcmat.runs.export import check_export, export
@@ -58,6 +57,8 @@ def _run(args: argparse.Namespace, jobs: list[Job]) -> int:
         queue.raise_if_any_diverged(jobs, failed)
     save_path = jobs[0].setup.settings.save_path
     if jobs[0].kind.protocol == "continual":
+        from lcmat.reports.continual import continual_markdown, write_continual  # it draws, which takes a second
+
         report(write_continual(save_path)[1])
         print(f"\n{fitted(continual_markdown(done), args.wide)}", end="")
     else:

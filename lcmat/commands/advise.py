@@ -4,7 +4,7 @@ python -m lcmat advise result
 """
 
 from lcmat.command_line import Parser
-from lcmat.commands.tables import existing_folder, report
+from lcmat.commands._folders import existing_folder, report
 from lcmat.errors import UserError
 from lcmat.reports.advice import advice
 from lcmat.reports.page import settings

@@ -11,7 +11,7 @@ import yaml
 import methods
 from lcmat.analysis.figures import redraw
 from lcmat.command_line import Parser
-from lcmat.commands.tables import existing_folder, report
+from lcmat.commands._folders import existing_folder, report
 from lcmat.errors import UserError
 from lcmat.files import PROJECT, check_writable
 from lcmat.records import read_records

@@ -19,9 +19,9 @@ from lcmat.alive import duration
 from lcmat.command_line import cluster, estimate, grids, planning, plans, program
 from lcmat.command_line.processes import Died, side_by_side
 from lcmat.commands import _reports
+from lcmat.commands._folders import report
 from lcmat.commands._registry import REGISTRY
 from lcmat.commands._workers import Diverged, Recorded, Share, Worker, deadline_of, grid_of, share_of_work
-from lcmat.commands.tables import report
 from lcmat.errors import UserError
 from lcmat.runs import Job, queue
 from lcmat.runs.status import STATES, status_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lcmat.alive import Progress
 from lcmat.command_line import Parser
-from lcmat.commands.tables import existing_folder
+from lcmat.commands._folders import existing_folder
 from lcmat.errors import UserError
 from lcmat.files import check_writable, write_json
 from lcmat.records import read_record

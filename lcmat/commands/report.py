@@ -12,7 +12,7 @@ import numpy as np
 
 from lcmat import data
 from lcmat.command_line import Parser
-from lcmat.commands.tables import existing_folder
+from lcmat.commands._folders import existing_folder
 from lcmat.data.sources import without_downloads
 from lcmat.errors import UserError
 from lcmat.files import PROJECT, check_writable

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lcmat.command_line import Parser
+from lcmat.commands._folders import existing_folder, report
 from lcmat.errors import UserError
 from lcmat.files import check_writable, write_text
 from lcmat.records import read_records
@@ -17,20 +18,6 @@ from lcmat.reports.separability import compared, critical_difference_diagram, in
 from lcmat.reports.table_text import accuracy_markdown, write_tables
 from lcmat.reports.tables import Table
 from lcmat.reports.terminal import fitted
-
-
-def existing_folder(folder: str) -> Path:
-    """Return a folder of records; raise UserError if there is none."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise UserError(f"no such folder: {path}; give the --save_path of the runs")
-    return path
-
-
-def report(damaged: list[Path]) -> None:
-    """Name damaged records on stderr; they are not counted and left as they are."""
-    for path in damaged:
-        print(f"warning: {path} is no whole record; left alone and not counted", file=sys.stderr)
 
 
 def main(argv: list[str]) -> int:
