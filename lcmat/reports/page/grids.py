@@ -18,6 +18,10 @@ ANALYSES = {
     "overlap": "how far subsets agree, and their cost (Eq. 11)",
     "diagonal": "how good the diagonal is for the last layer's Hessian",
 }
+STATISTICS = {
+    "critical-difference": "Mean ranks, and which methods are not separable over all data sets and fractions",
+    "continual": "Continual learning",
+}
 ENDINGS = {
     "-difference": "each method's final accuracy minus Uniform's, with 95% intervals; grey: not separable",
     "-seconds": "seconds of selection alone",
@@ -94,6 +98,8 @@ def _grid(name: str, text: Path | None, pictures: list[Path], save_path: Path, c
 def _title(name: str, file: str | None) -> str:
     """Return a title in words: of a grid its file's, of an analysis what it shows, else the name."""
     kind, _, of = name.partition("-")
+    if name in STATISTICS:
+        return STATISTICS[name]
     if file is not None:
         return str(yaml.safe_load(file).get("title", name))
     if kind in ANALYSES:
