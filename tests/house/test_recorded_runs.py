@@ -51,9 +51,6 @@ MADE_BY = {
     "why, digits, LeNet": ("configs/why_digits_lenet.yaml", "--save_path result/why"),
     "methods2, digits": ("configs/methods2_digits.yaml", "--save_path result/methods2"),
     "methods2, protocols": ("configs/methods2_protocols_digits.yaml", "--save_path result/methods2"),
-    "methods2, Fashion-MNIST": (
-        "configs/methods2_fashionmnist.yaml", "--fraction 0.01 0.1 --save_path result/methods2"
-    ),
 }  # fmt: skip
 # Recorded when Glister stepped along sums, and CCS read margins of logits: the command lines that find these runs.
 GLISTER, CCS = "--selection Glister --option step=sum", "--selection CCS --option margin=logit"
