@@ -190,7 +190,8 @@ def _settings(config: dict) -> dict[str, str]:
     """Return what of a configuration may tell a table from another, in words, by what it is."""
     network = config.get("selection_network") or {}
     flat = {name: config.get(name) for name in SHARED if name not in ("training", "dataset_fingerprint")}
-    flat |= config.get("training", {})
+    training = config.get("training", {})
+    flat |= {name: value for name, value in training.items() if name != "epochs" or "total_steps" not in training}
     flat |= {f"f_T {name}": value for name, value in network.items() if name not in (*NOT_OF_TABLE, *HOW_TAKEN)}
     said = {name: f"{name.replace('_', ' ')} {value}" for name, value in flat.items() if value is not None}
     return said | ({"precision": str(flat["precision"])} if flat["precision"] is not None else {})
