@@ -85,7 +85,7 @@ def _workers_folder(grid: grids.Grid, save_path: Path) -> Path:
 def _submit(grid: grids.Grid, save_path: Path, count: int, argv: list[str]) -> None:
     """Submit the workers of an array, or with --plan say what that would be."""
     folder, parameters = _workers_folder(grid, save_path), cluster.parameters_of(grid.lines[0].slurm)
-    what = f"{count} workers, each with {cluster.in_words(parameters)}; logs in {folder}"
+    what = f"{count} worker{'s' * (count > 1)}, each with {cluster.in_words(parameters)}; logs in {folder}"
     if grid.lines[0].plan:
         print(f"would submit {what}")
         return
@@ -95,7 +95,7 @@ def _submit(grid: grids.Grid, save_path: Path, count: int, argv: list[str]) -> N
             file=sys.stderr,
         )
     ids = cluster.submit(Worker.now(argv), count, folder, parameters)
-    print(f"submitted {what}: {', '.join(ids)}")
+    print(f"submitted {what}: {' … '.join(ids if len(ids) < 3 else (ids[0], ids[-1]))}")
     print("--status says where they are; after they have ended, --report writes tables and figures")
 
 

@@ -77,11 +77,11 @@ def logged_in(path: Path) -> Iterator[None]:
 
 
 def last_line(note: dict) -> str:
-    """Return the last line of the log that a note names, and where that is."""
+    """Return the last line of the log that a note names, of its last ten one that tells of an error; and where."""
     log = Path(str(note.get("log")))
     with suppress(OSError):
-        lines = log.read_text(encoding="utf-8", errors="replace")[-10_000:].splitlines()
-        said = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-10:]
+        said = next((line for line in reversed(lines) if "error" in line.lower()), (lines or ["it said nothing"])[-1])
         return f"{one_line(said)} ({log})"
     return f"it left no log ({log})"
 

@@ -136,7 +136,7 @@ def test_an_array_of_two_with_one_worker_requeued_makes_the_records_of_one_proce
     subprocess.run([*command, *places(tmp_path / "alone")], env=slurm, cwd=ROOT, check=True, capture_output=True)
     words = [*command, *places(tmp_path)]
     told = asked([*words, "--launcher", "slurm", "--workers", "2", "--slurm", "partition=main,time=00:30:00"], slurm)
-    job = re.search(r"submitted 2 workers, .*: (\d+)_0, \1_1$", told, re.M)[1]
+    job = re.search(r"submitted 2 workers, .*: (\d+)_0 … \1_1$", told, re.M)[1]
     wait(lambda: len(records_in(tmp_path / "result")) >= 2, 300)
     subprocess.run(["scancel", "--signal=USR2", f"{job}_0"], env=slurm, check=True)
     wait(lambda: "Restarts=1" in asked(["scontrol", "show", "job", f"{job}_0"], slurm), 60)
