@@ -6,15 +6,22 @@ python main.py --dataset CIFAR10 --data_path data --selection LCMat-S --fraction
 python main.py --help
 """
 
+import argparse
 import sys
 
-from lcmat.command_line import options, program
+from lcmat.command_line import options, program, repeated
 
 
 def main(argv: list[str]) -> int:
     """Run the main job once for every method, fraction, seed and network that the command line names."""
     program.warn_in_one_line()
     args = options.parse(argv)
+    if args.plan:
+        return repeated.said(["main.py", *argv], lambda: _run(args))
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     with program.importing():  # it takes seconds, for which --help and a wrong flag do not wait
         from lcmat.commands import _main
     return _main.run(args)

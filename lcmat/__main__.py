@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lcmat import commands
-from lcmat.command_line import run_command_line
+from lcmat.command_line import repeated, run_command_line
 from lcmat.command_line.program import importing
 from lcmat.errors import UserError, lookup
 
@@ -26,7 +26,10 @@ def main(argv: list[str]) -> int:
         return 0
     if argv[0].startswith("-"):
         raise UserError(f"a command comes first, not {argv[0]}: {', '.join(known)}")
-    return _module(lookup("command", argv[0], known)).main(argv[1:])
+    name = lookup("command", argv[0], known)
+    if name == "grid" and "--plan" in argv:
+        return repeated.said([name, *argv[1:]], lambda: _module(name).main(argv[1:]))
+    return _module(name).main(argv[1:])
 
 
 def _module(name: str) -> ModuleType:

@@ -16,6 +16,7 @@ import torch
 
 from lcmat import data, distributed, records
 from lcmat.command_line.registry import Registry
+from lcmat.command_line.repeated import looked_at
 from lcmat.command_line.request import Request, Source, request_of
 from lcmat.data.stand_in import UNKNOWN, StandIn
 from lcmat.errors import UserError
@@ -109,6 +110,10 @@ def _setup(request: Request, registry: Registry, known: dict[tuple[Source, str],
 
 def _planned_with(request: Request) -> data.Dataset:
     """Return the data of a plan: as they are, or what is known of published ones that are not here."""
+    settings, of_hub = request.settings, Path(request.source.name.removeprefix("hf:"))
+    looked_at(
+        settings.save_path, settings.cache_path, Path(request.source.path), *([of_hub] if of_hub.exists() else [])
+    )
     dataset = request.source.load_for_a_plan(request.workers)
     if not isinstance(dataset, StandIn):
         return dataset

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lcmat import data
+from lcmat.command_line import planning
 from lcmat.commands import grid
 from lcmat.data import sources
 from lcmat.data.stand_in import SHAPES
@@ -78,3 +79,19 @@ def test_times_of_another_dataset_serve_in_proportion(tmp_path: Path, capsys: py
         said.append(capsys.readouterr().out.partition("about ")[2].partition(" in one")[0])
     minutes = [float(words.split()[0]) * (60 if " h " in words else 1) for words in said]
     assert 5 < minutes[1] / minutes[0] < 12
+
+
+def test_a_plan_is_said_again_at_once_until_something_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*TINY, "--selection", "Uniform", "--seed", "0", "1", *places(tmp_path)]
+    assert call(*words, "--plan") == 0
+    first = capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "planned", lambda *_: pytest.fail("plans anew"))
+        assert call(*words, "--plan") == 0
+    assert capsys.readouterr().out == first
+    assert call(*TINY, "--selection", "Uniform", "--seed", "0", *places(tmp_path)) == 0  # one of the two runs
+    capsys.readouterr()
+    assert call(*words, "--plan") == 0
+    assert "main.py: 2 runs, 1 recorded, 1 to do" in capsys.readouterr().out

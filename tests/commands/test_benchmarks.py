@@ -183,6 +183,7 @@ def test_damaged_reports_are_made_anew(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["selections"], "did you mean selection"),
+        (["selection", "--methods", "Uniform"], "methods that read signals alone, not Uniform; leave it out"),
         (["--runs", "0"], "--runs must be at least 1"),
         (["--runs", "2147483648"], "at most 1,000,000,000, not 2147483648"),
         (["--methods", "Crag"], "did you mean Craig"),

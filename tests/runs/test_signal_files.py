@@ -44,6 +44,18 @@ def test_indices_are_those_of_select(tmp_path: Path, capsys: pytest.CaptureFixtu
             assert str(text) in printed
 
 
+def test_all_is_what_the_signals_suffice_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """And it is said what is left out, and why."""
+    words = ["--signals", saved(tmp_path / "mine.npz"), "--selection", "all", "--fraction", "0.2"]
+    assert call(*words, "--save_path", tmp_path / "out") == 0
+    needs = {name: {need.partition(".")[0] for need in methods.get(name).needs} for name in methods.names()}
+    fit = {name for name, some in needs.items() if some <= {"features", "logits"}}
+    assert {path.name for path in (tmp_path / "out" / "signals-mine").iterdir()} == fit
+    told = capsys.readouterr().err
+    assert all(name in told for name in needs.keys() - fit)
+    assert "LBCS, Probabilistic: they train networks" in told.replace("Probabilistic, LBCS", "LBCS, Probabilistic")
+
+
 def test_other_settings_have_other_files(tmp_path: Path) -> None:
     file = saved(tmp_path / "mine.npz")
     for more in (["--rho", "0.5"], ["--rho", "0"], ["--balance", "False"], ["--budget", "6"], ["--rho", "0.5"]):
