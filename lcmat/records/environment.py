@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import subprocess
 
@@ -17,6 +18,8 @@ from lcmat.hardware import processor
 def environment(device: torch.device) -> dict[str, object]:
     """Return what a result may depend on beyond its configuration: versions, processor, threads, commit."""
     several = {"processes": distributed.count()} if distributed.count() > 1 else {}
+    if importlib.util.find_spec("numba"):  # which compiles loops of selection
+        several["numba"] = importlib.metadata.version("numba")
     return several | {
         "python": platform.python_version(),
         "torch": torch.__version__,
