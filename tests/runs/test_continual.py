@@ -177,7 +177,7 @@ def recorded(folder: Path) -> dict[str, dict]:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*QUICK, "--selection", "Uniform", "Craig", "RandomReal", "--seed", "0", "1", *places(tmp_path)]
-    assert script.main(words) == 0
+    assert script.main([*words, "--wide"]) == 0
     printed = capsys.readouterr().out
     assert "| 2 classes" in printed
     assert "2 networks for each of 2 class orders" in printed
