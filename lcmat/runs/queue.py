@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lcmat import journal, locks, records
+from lcmat.alive import Progress
 from lcmat.errors import UserError
 from lcmat.files import clear_unfinished
 from lcmat.runs import checkpoints
@@ -87,7 +88,8 @@ class Waiting:
             paths = dict.fromkeys(str(path) for path in map(lock_in_the_way, jobs) if path is not None)
             for path in paths:
                 self._say(path, f"still waiting for another process, which holds {path}; {locks.HANGS}")
-        time.sleep(PATIENCE)
+        with Progress(desc=f"waiting for {len(jobs)} runs that other processes work on"):
+            time.sleep(PATIENCE)
 
     def _say(self, about: str, text: str) -> None:
         if about not in self.said:
