@@ -119,19 +119,21 @@ def _measure_one_class(args: argparse.Namespace, report: Report, samples: int) -
 
 
 def _extrapolated(rows: list[dict]) -> str:
-    """Return a sentence for each method on how its time grows, and what a billion samples would take."""
+    """Return in words how the time of each method grows, and what a billion samples would take."""
     found = []
     for name in dict.fromkeys(row["method"] for row in rows):
         *_, before, last = [None, *(row for row in rows if row["method"] == name)]
-        work_left = SAMPLES / last["samples"] / NODES
-        same = f"in classes as large as the largest here ({last['samples'] // last['classes']:,})"
-        said = f"{name}: {_hours(last['median'] * work_left)} {same}"
+        there = last["median"] * SAMPLES / last["samples"] / NODES
+        said = f"{name}: {_hours(there)} in classes of {last['samples'] // last['classes']:,} as here"
         if before is not None and before["classes"] == last["classes"]:
             growth = math.log(last["median"] / before["median"]) / math.log(last["samples"] / before["samples"])
-            there = last["median"] * (SAMPLES / last["samples"]) ** growth / NODES
-            said += f", {_hours(there)} in {last['classes']:,} classes, as time grew with n^{growth:.2f}"
+            said += f" (time last grew with n^{growth:.2f} as these did)"
         found.append(said)
-    return f"By that, {SAMPLES:,} samples on {NODES} such machines would take: {'; '.join(found)}.\n\n"
+    return (
+        f"By that, {SAMPLES:,} samples on {NODES} such machines would take: {'; '.join(found)}. About as much "
+        f"in larger classes chosen from by parts of this size (`--greedy partition`), with their second rounds on top; "
+        f"at once, time grows with the square of a class.\n\n"
+    )
 
 
 def _hours(seconds: float) -> str:
