@@ -98,11 +98,11 @@ def _select_from_signals(args: argparse.Namespace) -> int:
     """Select from a file or folder of signals, without images, networks or training; write the indices."""
     if args.plan:
         raise UserError("--plan is for runs that train; --signals needs none: leave it out")
-    path = Path(args.signals)
-    signals = open_shards(path) if path.is_dir() else load_signals(path)
-    args.selection = _named(args.selection, signals)
-    request = request_of(args, REGISTRY)
-    settings = request.settings
+    path, request = Path(args.signals), request_of(args, REGISTRY)  # before the file is read, which may be large
+    signals, settings = open_shards(path) if path.is_dir() else load_signals(path), request.settings
+    if any(name.casefold() == "all" for name in args.selection):
+        args.selection = _named(args.selection, signals)
+        request = request_of(args, REGISTRY)
     with planning.machine([request]):
         for run in request.runs():
             asked = Selected.of(run, settings.balance, settings.quota)
@@ -120,8 +120,6 @@ def _select_from_signals(args: argparse.Namespace) -> int:
 
 def _named(selection: list[str], signals: Signals | Shards) -> list[str]:
     """Return the names of methods with "all" as those that the signals suffice for; say which are left out, and why."""
-    if all(name.casefold() != "all" for name in selection):
-        return selection
     missing = {name: lacking(REGISTRY.method(name), signals) for name in REGISTRY.methods}
     by_reason: dict[str, list[str]] = {}
     for name, reason in missing.items():
