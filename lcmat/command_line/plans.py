@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +57,25 @@ def _how_long(left: list[Job], known: list[dict], workers: int) -> str:
             machine = f" on {name}" if name else ""
             said.append(f"about {duration(seconds)} in one process{share}, by the runs recorded{machine}")
     if unknown:
-        said.append(f"{unknown} runs are of a kind that none is recorded of, so their time is unknown")
+        kind = f"{unknown} runs are of a kind that none is recorded of, so their time is unknown"
+        said.append(f"{kind}; in all {_amount(left)}")
     return "; ".join(said)
+
+
+def _amount(left: list[Job]) -> str:
+    """Say how much work there is, whatever the machine."""
+    configs = [job.config for job in left]
+    trainings = sum(int(config.get("evaluations", 1)) for config in configs)
+    epochs = sorted({int(config["training"]["epochs"]) for config in configs})
+    long = " to ".join(str(count) for count in dict.fromkeys((epochs[0], epochs[-1])))
+    steps = {config["condensing"]: _steps(config["options"]) for config in configs if "condensing" in config}
+    learned = f", and {sum(steps.values()):,} steps of learning images" if sum(steps.values()) else ""
+    return f"{trainings:,} trainings of {long} epochs{learned}"
+
+
+def _steps(options: dict[str, object]) -> int:
+    counts = [options.get(name, least) for name, least in (("iterations", 0), ("steps", 1))]
+    return math.prod(count if isinstance(count, int) else 1 for count in counts)
 
 
 def _of_the_project(left: list[Job]) -> list[dict]:

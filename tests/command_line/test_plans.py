@@ -32,6 +32,13 @@ def test_a_grid_is_planned_without_its_data(alone: list[str], capsys: pytest.Cap
     assert "in one process, by the runs recorded on NVIDIA H200" in said.out
 
 
+def test_what_nothing_is_recorded_of_is_counted(alone: list[str], capsys: pytest.CaptureFixture) -> None:
+    """Images of DM (20,000 iterations) for two sizes, once for three networks, which train 1000 epochs on them."""
+    words = ["--config", ROOT / "configs" / "table5_cifar10.yaml", "--selection", "DM", "--seed", "0", *alone]
+    assert call(*words, "--plan") == 0
+    assert "in all 6 trainings of 1000 epochs, and 40,000 steps of learning images" in capsys.readouterr().out
+
+
 def test_what_is_recorded_is_found_without_the_data(
     alone: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
