@@ -343,3 +343,8 @@ def test_selection_from_shards_is_measured_and_extrapolated(tmp_path: Path, monk
     text = (tmp_path / "benchmarks" / "shards.md").read_text()
     assert "1,000,000,000 samples on 100 such machines would take: KMedoids: " in text
     assert list((tmp_path / "cache" / "benchmarks").iterdir()) == []
+    before = rows["one class, exact"] | {"cost": 100 * rows["one class, partition"]["cost"]}
+    (tmp_path / "benchmarks" / "scale.json").write_text(json.dumps({"measurements": {"1200 exact": before}}))
+    monkeypatch.delattr(sharding, "measured")
+    assert run_command_line(benchmark.main, [*words, *places]) == 0
+    assert "its cost -99.00% of that at once" in (tmp_path / "benchmarks" / "shards.md").read_text()
