@@ -88,6 +88,15 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def held_memory(device: torch.device) -> dict[str, int]:
+    """Return the most memory that this process has held at once, in bytes: main memory, and a GPU's where one computes.
+
+    Of a process that did several runs, one after the other, it is that of the largest so far.
+    """
+    gpu = {"peak_gpu_memory": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
+    return {"peak_memory": peak_memory(), **gpu}
+
+
 @functools.cache  # it is asked for often, and reading it takes a millisecond
 def _quota(root: Path) -> float:
     """Return in cores what the control groups of this process, and those that these are in, leave it; ∞ if all.

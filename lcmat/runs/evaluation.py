@@ -13,6 +13,7 @@ from lcmat.augmentation import siamese
 from lcmat.data import Split
 from lcmat.expected import each, fields, one_of
 from lcmat.files import load_checkpoint, save_tensors
+from lcmat.hardware import held_memory
 from lcmat.records.record import heading
 from lcmat.runs import checkpoints
 from lcmat.runs.job import Run
@@ -161,7 +162,7 @@ def record_of(
         **facts,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "config": config,
-        "environment": setup.environment,
+        "environment": setup.environment | held_memory(setup.compute.device),
     }
 
 

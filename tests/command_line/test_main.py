@@ -70,6 +70,7 @@ def test_records_hold_seconds_versions_and_no_path_or_host(finished: Path) -> No
         record = json.loads(path.read_text())
         assert set(record["seconds"]) == {"pretrain", "signals", "select", "train"}
         assert {"torch", "processor", "threads", "git_commit"} <= set(record["environment"])
+        assert 2**27 < record["environment"]["peak_memory"] < 2**35
         assert str(finished) not in path.read_text()
         assert str(ROOT) not in path.read_text()
 

@@ -54,7 +54,7 @@ def save(folder: Path, method: str, fraction: float, seed: int, **more: object) 
         "selection_model": "MLP", **{k: config[k] for k in ("dataset", "test_model", "selection", "fraction", "seed")},
         "test_accuracy": value, "best_test_accuracy": 99.0, "test_interval": 0, "subset_size": 4,
         "seconds": {"pretrain": 1.0, "signals": 2.0, "select": seed + 0.5, "train": 10.0}, "config": config,
-        "environment": {}, **files,
+        "environment": {"peak_memory": (1 + seed) << 29}, **files,
     })  # fmt: skip
     return path
 
@@ -173,7 +173,7 @@ def test_every_cell_is_a_row_that_links_all_its_records(page: list[Element], fol
     """And each record of the folder is linked once."""
     found = rows(page)
     assert len(found) == len(MEANS) * len(FRACTIONS) + 3
-    known = {(text(row[0]), text(row[3]), text(row[10])) for row in found}
+    known = {(text(row[0]), text(row[3]), text(row[11])) for row in found}
     assert {(m, f"{100 * f:g}%", "") for m in MEANS for f in FRACTIONS} <= known
     assert {(AWKWARD, "10%", ""), ("DM", "10%", ""), ("Uniform", "10%", "more")} <= known
     start = next(i for i, e in enumerate(page) if e.attributes.get("id") == "table")
@@ -182,17 +182,17 @@ def test_every_cell_is_a_row_that_links_all_its_records(page: list[Element], fol
 
 
 def test_numbers_are_those_of_scipy(page: list[Element]) -> None:
-    """Mean and difference with 95% intervals, and medians of seconds."""
+    """Mean and difference with 95% intervals, medians of seconds, and the most memory."""
     for row in rows(page):
         method, fraction = text(row[0]), float(text(row[3])[:-1]) / 100
-        if method not in MEANS or text(row[10]):
+        if method not in MEANS or text(row[11]):
             continue
         values, others = ([accuracy(name, fraction, s) for s in SEEDS] for name in (method, "Uniform"))
         interval = scipy.stats.ttest_1samp(values, 0).confidence_interval()
         half = (interval.high - interval.low) / 2
         assert text(row[4]) == "5"
         assert text(row[5]) == f"{np.mean(values):.2f} ± {half:.2f}"
-        assert (text(row[8]), text(row[9])) == ("5.5", "10.0")
+        assert (text(row[8]), text(row[9]), text(row[10])) == ("5.5", "10.0", "2.50")
         if method == "Uniform":
             assert text(row[6]) == ""
             continue
@@ -289,7 +289,7 @@ def test_settings_of_one_title_are_told_apart(tmp_path: Path) -> None:
         save(tmp_path, "Uniform", 0.1, 0, precision=precision)
     found = Parsed(write_page(tmp_path)[0].read_text(encoding="utf-8")).found
     assert sorted(data_of(found)["settings"]) == ["digits, MLP, bfloat16", "digits, MLP, float32"]
-    assert sorted(text(row[10]) for row in rows(found)) == ["bfloat16", "float32"]
+    assert sorted(text(row[11]) for row in rows(found)) == ["bfloat16", "float32"]
     save(tmp_path, "Uniform", 0.1, 0, test_interval=3)
     found = Parsed(write_page(tmp_path)[0].read_text(encoding="utf-8")).found
     assert sorted(data_of(found)["settings"]) == [

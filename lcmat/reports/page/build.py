@@ -45,6 +45,7 @@ def write_page(save_path: Path, beside: Beside | None = None) -> tuple[Path, lis
     text = _template().render(
         settings=found,
         rows=cells,
+        with_memory=any(row.memory is not None for row in cells),
         findings=findings(cells),
         totals=_totals(cells),
         tallies=tallies(cells),

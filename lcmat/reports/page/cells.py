@@ -23,6 +23,7 @@ class Row:
     against: the difference from Uniform; side: 1 above, −1 below, 0 not separable, None not compared.
     seconds: medians over seeds, of selection (with pretraining and signals) and of training; None: not recorded.
     records: (seed, path from the page) of each record behind it.
+    memory: the most GiB that a process of these runs held, a GPU's where one computed; None: not recorded.
     """
 
     setting: int
@@ -36,6 +37,7 @@ class Row:
     cell: Cell
     seconds: tuple[float | None, float | None]
     records: tuple[tuple[int, str], ...]
+    memory: float | None
 
     @property
     def difference(self) -> str:
@@ -61,13 +63,19 @@ def _row(number: int, setting: Setting, key: tuple[str, float]) -> Row:
     records = tuple((record["seed"], record["path"]) for record in cell.records)
     return Row(
         number, *key, len(cell.final), statistics.fmean(values), half_width(values), against, compared, cell, seconds,
-        records,
+        records, _memory(cell),
     )  # fmt: skip
 
 
 def _seconds(cell: Cell, stages: tuple[str, ...]) -> float | None:
     known = [[r["seconds"][name] for name in stages if name in r["seconds"]] for r in cell.records]
     return statistics.median(map(sum, known)) if all(known) else None
+
+
+def _memory(cell: Cell) -> float | None:
+    held = [r["environment"].get("peak_gpu_memory", r["environment"].get("peak_memory")) for r in cell.records]
+    known = [value for value in held if isinstance(value, int)]
+    return max(known) / 2**30 if known else None
 
 
 @dataclass(frozen=True)
