@@ -107,7 +107,7 @@ def test_tables_of_one_title_are_told_apart_by_what_differs_or_by_number() -> No
     """Of what they share nothing is said; more differences than three are a number."""
     steps = {"training": TRAINING | {"total_steps": 7}}
     found = tables.accuracy_tables(made("a") + made("a", **steps))
-    assert sorted(told_apart([("one", table) for table in found])) == ["", ", total steps 7"]
+    assert sorted(told_apart([("one", table) for table in found])) == [", epochs 1", ", total steps 7"]
     other = {"training": {"epochs": 2, "optimizer": "Adam", "lr": 0.2, "scheduler": "none", "batch": 2}}
     found = tables.accuracy_tables(made("a") + made("a", **other))
     assert told_apart([("one", table) for table in found]) == [" (1 of 2)", " (2 of 2)"]
