@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from lcmat.files import write_text
 from lcmat.reports import tables
+from lcmat.reports.difference import words_of
+from lcmat.reports.dots import Panel, dots_figure, panel
 from lcmat.reports.found import Found
 from lcmat.reports.table_text import csv_text, emphasised, in_words, latex, latex_cell, markdown, mean_and_std
 
@@ -50,14 +53,31 @@ class Cells:
 
 
 def cross(found: Found) -> list[Path]:
-    """Write the table as Markdown, CSV and LaTeX, and each cell beside Uniform's and the published one."""
+    """Write the table as Markdown, CSV and LaTeX, and each cell beside Uniform's and the published one; and draw it."""
     cells = _cells(found)
     paths = [found.path(suffix) for suffix in (".md", ".csv", ".tex")]
     write_text(paths[0], found.heading() + _markdown(cells, found.there[0]))
     write_text(paths[1], _csv(cells))
     header, rows = _grid(cells, latex_cell)
     write_text(paths[2], latex(header, rows, texts=2))
-    return paths
+    panels = panels_of(cells)
+    if not panels:
+        return paths
+    words = words_of("Uniform", [pair.count for key in _present(cells) if (pair := cells.minus_uniform(key))])
+    axis = "minus Uniform's (points)"
+    return paths + dots_figure(panels, f"{found.title}\n{words}", axis, found.figures, f"{found.name}-difference")
+
+
+def panels_of(cells: Cells) -> list[Panel]:
+    """Return a panel for each network and fraction where methods stand beside Uniform: their differences from it."""
+    made = []
+    for network, fraction in itertools.product(cells.networks, dict.fromkeys(fraction for fraction, _ in cells.rows)):
+        here = {method: key for key in _present(cells) for method in [key[1]] if key == (fraction, method, network)}
+        against = {method: pair for method, key in here.items() if (pair := cells.minus_uniform(key)) is not None}
+        if against:
+            base = statistics.fmean(cells.there[here["Uniform"]].final)
+            made.append(panel(f"{network}, {100 * fraction:.4g}%\nUniform {base:.1f}%", against))
+    return made
 
 
 def _cells(found: Found) -> Cells:

@@ -11,7 +11,9 @@ import scipy.stats
 from lcmat.reports import accuracy_figures, continual, dots, tables
 from lcmat.reports.accuracy_figures import write_figures
 from lcmat.reports.continual import continual_figure, step_panels
+from lcmat.reports.cross import cross
 from lcmat.reports.figures import styles
+from lcmat.reports.found import Found
 from lcmat.reports.grid_figures import seconds_by_method
 from lcmat.reports.tables import Paired, told_apart
 
@@ -60,6 +62,22 @@ def test_dots_are_sorted_and_say_on_which_side_their_interval_lies() -> None:
     assert [(dot.row, dot.low, dot.high, dot.side) for dot in found] == [
         ("one", 9, 9, 0), ("above", 2, 4, 1), ("touches", -4, 0, 0), ("below", -6, -4, -1),
     ]  # fmt: skip
+
+
+def test_networks_trained_on_the_same_subsets_have_a_panel_each(drawn: dict[str, plt.Figure], tmp_path: Path) -> None:
+    """For each fraction, of methods minus Uniform on that network; none of a network that has no Uniform."""
+    accuracies = {("Uniform", "A"): 50, ("Good", "A"): 60, ("Bad", "A"): 45, ("Uniform", "B"): 70, ("Good", "B"): 69}
+    several = [
+        record(method, seed, value + seed, test_model=network) | {"test_model": network}
+        for (method, network), value in {**accuracies, ("Good", "C"): 80}.items()
+        for seed in range(3)
+    ]
+    cross(Found("mine", "My networks", [one["config"] for one in several], several, tmp_path))
+    first, second = drawn["mine-difference"].axes
+    assert [axes.get_title() for axes in (first, second)] == ["A, 10%\nUniform 51.0%", "B, 10%\nUniform 71.0%"]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["Good", "Bad"]
+    assert [label.get_text() for label in second.get_yticklabels()] == ["Good"]
+    assert [float(line.get_xdata()[0]) for line in first.lines if line.get_marker() == "o"] == [10, -5]
 
 
 def test_intervals_of_accuracies_end_at_0_and_100() -> None:
