@@ -140,7 +140,15 @@ def save_tensors(path: Path, value: dict) -> None:
     """Write a dictionary of tensors and plain values with torch.save, atomically."""
     import torch  # here: it takes seconds, which what needs no tensors does not wait for
 
-    write_atomically(path, lambda file: torch.save(value, file))
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save(value, file)
+        except RuntimeError as error:  # what torch makes of an exit, or of Ctrl-C, in the middle of its file
+            if isinstance(error.__context__, SystemExit | KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
+
+    write_atomically(path, write)
 
 
 def load_tensors(path: Path, expected: Expected | None = None) -> dict:

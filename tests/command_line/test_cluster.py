@@ -151,7 +151,7 @@ def wait(until: Callable[[], object], seconds: float = 240.0) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.slow  # and, where the signal comes while a record is written, the local executor may not begin it again
+@pytest.mark.slow
 def test_a_worker_that_is_interrupted_and_one_of_a_second_submission_make_the_records_of_one_process(
     words: list[str], tmp_path: Path, locally: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:

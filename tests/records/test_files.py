@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from lcmat import files
 from lcmat.condensation.synthetic import Synthetic
 from lcmat.errors import UserError, one_line
 from lcmat.expected import array, each, fields, like, optional, problem, real, row, whole
@@ -254,3 +255,31 @@ def test_archives_that_only_begin_as_such_are_errors(tmp_path: Path) -> None:
         archive.writestr("indices.npy", "1 2 3")
     with pytest.raises(UserError, match="indices is no array"):
         load_arrays(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("raised", [SystemExit(7), KeyboardInterrupt()])
+def test_what_ends_the_writing_of_tensors_is_what_is_raised(
+    raised: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the middle of torch's file: torch itself raises RuntimeError then. The file before stays."""
+    path, value = tmp_path / "x.pt", {"a": torch.zeros(100_000), "b": torch.zeros(100_000)}
+    save_tensors(path, value)
+    before, original = path.read_bytes(), files.write_atomically
+
+    class Ends:
+        def __init__(self, file: object) -> None:
+            self.file, self.count = file, 0
+
+        def write(self, data: bytes) -> int:
+            self.count += 1
+            if self.count == 5:
+                raise raised
+            return self.file.write(data)
+
+        def flush(self) -> None:
+            self.file.flush()
+
+    monkeypatch.setattr(files, "write_atomically", lambda to, write: original(to, lambda file: write(Ends(file))))
+    with pytest.raises(type(raised)):
+        save_tensors(path, value)
+    assert path.read_bytes() == before
